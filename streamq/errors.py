@@ -1,0 +1,136 @@
+"""Every error that streamq raises, in one tree.
+
+StreamqError
+├── ConfigError                 a setting, name or URL that cannot be used
+│   ├── TaskNameClash           two functions under one task name
+│   └── MissingExtra            an optional dependency that the call needs is not installed
+├── PayloadError                a call that cannot be sent; nothing was sent
+│   ├── EncodeError             an argument that does not fit into JSON
+│   └── PayloadTooLarge         arguments over the size limit
+├── BrokerError                 Redis did not do what was asked
+│   ├── BrokerUnavailable       it cannot be reached, or not in time
+│   ├── BrokerRefused           it refuses for good: password, permissions, version
+│   └── BrokerOutOfMemory       it has reached maxmemory; nothing was enqueued
+├── ResultError                 the outcome of a task cannot be had
+│   ├── UnknownTaskId           no record under this id: never enqueued, expired or forgotten
+│   ├── ResultTimeout           not ended within the time given
+│   ├── ResultDecodeError       the stored result does not fit the annotation
+│   └── TaskFailed              the task ended with an error
+└── NoCurrentTask               ``streamq.current()`` outside a task
+
+Raised inside a task, so that callers see them as the type of a ``TaskFailed``:
+
+StreamqError
+├── ArgumentError               stored arguments do not fit the function's annotations
+├── ResultEncodeError           the returned value does not fit into JSON
+├── ResultTooLarge              the returned value is over the size limit
+└── TaskTimeout                 the task ran longer than its ``timeout``
+"""
+
+from __future__ import annotations
+
+
+class StreamqError(Exception):
+    """The root of all errors of streamq."""
+
+
+class ConfigError(StreamqError):
+    """A setting, name or URL cannot be used; the message says which and why."""
+
+
+class TaskNameClash(ConfigError):
+    """Two functions claim one task name."""
+
+
+class MissingExtra(ConfigError):
+    """An optional dependency is needed; the message says which extra to install."""
+
+
+class PayloadError(StreamqError):
+    """A call cannot be sent. Nothing was sent."""
+
+
+class EncodeError(PayloadError):
+    """An argument does not fit into JSON; the message names the argument."""
+
+
+class PayloadTooLarge(PayloadError):
+    """The arguments of a call are over ``max_payload`` bytes."""
+
+
+class BrokerError(StreamqError):
+    """Redis did not do what was asked."""
+
+
+class BrokerUnavailable(BrokerError):
+    """Redis cannot be reached, or did not answer in time.
+
+    After a failed enqueue the outcome is unknown; sending again with the same ``task_id`` is safe.
+    """
+
+
+class BrokerRefused(BrokerError):
+    """Redis refuses for good: wrong password, missing permission, or a server too old."""
+
+
+class BrokerOutOfMemory(BrokerError):
+    """Redis has reached ``maxmemory``. Nothing was enqueued."""
+
+
+class ResultError(StreamqError):
+    """The outcome of a task cannot be had."""
+
+
+class UnknownTaskId(ResultError):
+    """No record under this id: never enqueued, expired, or forgotten."""
+
+
+class ResultTimeout(ResultError):
+    """The task did not end within the time given. It goes on."""
+
+
+class ResultDecodeError(ResultError):
+    """The stored result does not fit the function's return annotation."""
+
+
+class TaskFailed(ResultError):
+    """The task ended with an error.
+
+    Attributes:
+        task_id: the id of the failed task.
+        type_name: the remote exception's type, such as ``ValueError`` or ``shop.errors.OutOfStock``.
+        message: the remote exception's message.
+        traceback: the remote traceback as text; may be empty.
+    """
+
+    def __init__(self, task_id: str, type_name: str, message: str, traceback: str = "") -> None:
+        super().__init__(task_id, type_name, message, traceback)
+        self.task_id = task_id
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        """One line, then the remote traceback."""
+        head = f"{self.type_name}: {self.message} (task {self.task_id})"
+        return f"{head}\n\n{self.traceback}" if self.traceback else head
+
+
+class NoCurrentTask(StreamqError):
+    """``streamq.current()`` was called where no task is running."""
+
+
+class ArgumentError(StreamqError):
+    """Stored arguments do not fit the function's annotations."""
+
+
+class ResultEncodeError(StreamqError):
+    """The value that the task returned does not fit into JSON."""
+
+
+class ResultTooLarge(StreamqError):
+    """The value that the task returned is over ``max_result`` bytes."""
+
+
+class TaskTimeout(StreamqError):
+    """The task ran longer than its ``timeout`` seconds."""
