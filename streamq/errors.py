@@ -10,7 +10,8 @@ StreamqError
 ├── BrokerError                 Redis did not do what was asked
 │   ├── BrokerUnavailable       it cannot be reached, or not in time
 │   ├── BrokerRefused           it refuses for good: password, permissions, version
-│   └── BrokerOutOfMemory       it has reached maxmemory; nothing was enqueued
+│   ├── BrokerOutOfMemory       it has reached maxmemory; nothing was enqueued
+│   └── BrokerReset             a stream or its group has vanished, or is something else
 ├── ResultError                 the outcome of a task cannot be had
 │   ├── UnknownTaskId           no record under this id: never enqueued, expired or forgotten
 │   ├── ResultTimeout           not ended within the time given
@@ -75,6 +76,10 @@ class BrokerRefused(BrokerError):
 
 class BrokerOutOfMemory(BrokerError):
     """Redis has reached ``maxmemory``. Nothing was enqueued."""
+
+
+class BrokerReset(BrokerError):
+    """A stream or its consumer group has vanished, or the key holds something else."""
 
 
 class ResultError(StreamqError):

@@ -1,0 +1,9 @@
+-- Events are made only while somebody listens, and listeners subscribe by pattern (streamq/events.py).
+local listening = redis.call('PUBSUB', 'NUMPAT') > 0
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function tell(channels, queue, task, id, event, more)
+  local said = more or {}
+  said.event, said.queue, said.task, said.id, said.time = 'task.' .. event, queue, task, id, now
+  redis.call('PUBLISH', channels .. task .. ':' .. event, cjson.encode(said))
+end

@@ -1,0 +1,29 @@
+#!lua
+-- Puts new messages on a queue. An id that has a record is left as it is, so sending again is safe.
+-- KEYS: ready stream, delayed set, then a record for each message
+-- ARGV: group, event channels, queue, then for each message: id, task, args, delay in ms
+-- Returns 1 if the queue is new, else 0; then the positions of the messages that were there already.
+--@include events
+local stream, delayed = KEYS[1], KEYS[2]
+local group, channels, queue = ARGV[1], ARGV[2], ARGV[3]
+local new_queue = redis.call('EXISTS', stream) == 0
+if new_queue then
+  redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
+end
+local reply = { new_queue and 1 or 0 }
+for i = 3, #KEYS do
+  local record, at = KEYS[i], 4 * i - 8
+  local id, task, args, delay = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
+  if redis.call('EXISTS', record) == 1 then
+    reply[#reply + 1] = i - 3
+  elseif delay > 0 then
+    redis.call('ZADD', delayed, now + delay, id)
+    redis.call('HSET', record, 'state', 'delayed', 'task', task, 'args', args, 'at', now)
+    if listening then tell(channels, queue, task, id, 'delayed', { due = now + delay }) end
+  else
+    local entry = redis.call('XADD', stream, '*', 'id', id, 'task', task, 'args', args)
+    redis.call('HSET', record, 'state', 'queued', 'task', task, 'entry', entry)
+    if listening then tell(channels, queue, task, id, 'queued') end
+  end
+end
+return reply

@@ -1,0 +1,33 @@
+#!lua flags=allow-oom
+-- Commits the outcomes of tasks, each only if its fence is still the record's: a worker that lost a message to
+-- another can neither write its outcome nor acknowledge the other's entry.
+-- KEYS: stream the messages came from, then a record for each outcome
+-- ARGV: group, event channels, queue, done channels, worker, ms to keep records,
+--       then for each outcome: entry, fence, state, body, id, task
+-- Returns the positions of the outcomes that were refused.
+--@include events
+--@include settle
+local stream = KEYS[1]
+local group, channels, queue, done, worker, ttl = unpack(ARGV, 1, 6)
+local refused, ended = {}, {}
+for i = 2, #KEYS do
+  local record, at = KEYS[i], 6 * i - 5
+  local entry, fence, state, body, id, task = unpack(ARGV, at, at + 5)
+  local was, current, waiters, forget = unpack(redis.call('HMGET', record, 'state', 'fence', 'waiters', 'forget'))
+  if was and (current or '0') ~= fence then
+    refused[#refused + 1] = i - 2
+  else
+    -- Without a record (it was deleted by hand) there is nothing to commit to, but the entry must not stay.
+    ended[#ended + 1] = entry
+    -- An ended record with our fence is our own commit, whose reply was lost.
+    if was == 'queued' then
+      settle(record, state, body, waiters, forget, done, id, ttl)
+      if listening then tell(channels, queue, task, id, state, { worker = worker }) end
+    end
+  end
+end
+if #ended > 0 then
+  redis.call('XACK', stream, group, unpack(ended))
+  redis.call('XDEL', stream, unpack(ended))
+end
+return refused

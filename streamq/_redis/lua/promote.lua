@@ -1,0 +1,29 @@
+#!lua flags=allow-oom
+-- Moves delayed tasks whose time has come to the ready stream.
+-- KEYS: ready stream, delayed set, then a record for each task
+-- ARGV: group, event channels, queue, then the id of each task
+-- Returns how many were moved.
+--@include events
+local stream, delayed = KEYS[1], KEYS[2]
+local channels, queue = ARGV[2], ARGV[3]
+if redis.call('EXISTS', stream) == 0 then
+  redis.call('XGROUP', 'CREATE', stream, ARGV[1], '0', 'MKSTREAM')
+end
+local moved = 0
+for i = 3, #KEYS do
+  local record, id = KEYS[i], ARGV[i + 1]
+  local due = redis.call('ZSCORE', delayed, id)
+  if due and tonumber(due) <= now then
+    redis.call('ZREM', delayed, id)
+    local task, args, fence, at = unpack(redis.call('HMGET', record, 'task', 'args', 'fence', 'at'))
+    if task and args then
+      local entry = redis.call('XADD', stream, '*', 'id', id, 'task', task, 'args', args,
+        'fence', fence or '0', 'at', at or now)
+      redis.call('HSET', record, 'state', 'queued', 'entry', entry)
+      redis.call('HDEL', record, 'args', 'at', 'stream')
+      moved = moved + 1
+      if listening then tell(channels, queue, task, id, 'queued') end
+    end
+  end
+end
+return moved

@@ -1,0 +1,239 @@
+"""Builds the call of each script. Pure: nothing is sent here.
+
+The order of keys and arguments is that of the header of the script of the same name in ``_redis/lua``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from streamq._redis.keys import GROUP, Keys, QueueKeys
+from streamq._redis.scripts import Call, Word, load, nothing
+from streamq.broker.records import Record, read_record
+from streamq.lifecycle import State
+from streamq.message import Delivery, Malformed, Message, read_entry
+
+_ENQUEUE = load("enqueue")
+_DUE = load("due")
+_PROMOTE = load("promote")
+_FINISH = load("finish")
+_BURY = load("bury")
+_GIVE_BACK = load("give_back")
+_RENEW = load("renew")
+_RETIRE = load("retire")
+_WATCH = load("watch")
+_LOOK = load("look")
+_FORGET = load("forget")
+_ANNOUNCE = load("announce")
+
+
+class Enqueued(NamedTuple):
+    """What an enqueue found.
+
+    Attributes:
+        new_queue: the queue's stream was not there before.
+        known: positions of the messages whose id had a record already; they were left as they are.
+    """
+
+    new_queue: bool
+    known: list[int]
+
+
+class Settlement(NamedTuple):
+    """The outcome of one delivery, ready to be committed."""
+
+    delivery: Delivery
+    state: State
+    body: bytes
+
+
+class Due(NamedTuple):
+    """Delayed tasks whose time has come, and the ms until the next one is due (None: there is none)."""
+
+    task_ids: list[str]
+    next_ms: int | None
+
+
+def enqueue(queue: QueueKeys, messages: Iterable[Message]) -> Call[Enqueued]:
+    """Put messages on a queue; those with a known id are left alone."""
+    keys = [queue.ready, queue.delayed]
+    args: list[Word] = [GROUP, queue.events, queue.name]
+    for message in messages:
+        keys.append(queue.record(message.id))
+        args += (message.id, message.task, message.args, message.delay_ms)
+    return Call(("EVALSHA", _ENQUEUE.digest, len(keys), *keys, *args), _read_enqueued, _ENQUEUE)
+
+
+def _read_enqueued(reply: list[int]) -> Enqueued:
+    return Enqueued(reply[0] == 1, reply[1:])
+
+
+def due(queue: QueueKeys, limit: int) -> Call[Due]:
+    """Look for at most `limit` delayed tasks whose time has come."""
+
+    def read(reply: list[Any]) -> Due:
+        return Due([task_id.decode() for task_id in reply[1:]], None if reply[0] < 0 else reply[0])
+
+    return Call(("EVALSHA", _DUE.digest, 1, queue.delayed, limit), read, _DUE)
+
+
+def promote(queue: QueueKeys, task_ids: Sequence[str]) -> Call[int]:
+    """Move delayed tasks to the ready stream, those that are due; returns how many."""
+    keys = [queue.ready, queue.delayed, *map(queue.record, task_ids)]
+    return Call(("EVALSHA", _PROMOTE.digest, len(keys), *keys, GROUP, queue.events, queue.name, *task_ids), int, _PROMOTE)
+
+
+def create_group(stream: str) -> Call[None]:
+    """Create a stream and its group. The group begins at 0: one at ``$`` would miss what is there already."""
+    return Call(("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), nothing)
+
+
+def fetch(streams: dict[str, str], consumer: str, count: int, block_ms: int) -> Call[list[Delivery | Malformed]]:
+    """Read new messages of `streams` (key to queue name), at most `count` from each, most urgent stream first."""
+
+    def read(reply: list[Any] | None) -> list[Delivery | Malformed]:
+        found = []
+        for key, entries in reply or ():
+            stream = key.decode()
+            queue = streams[stream]
+            found += [read_entry(queue, stream, entry, fields) for entry, fields in entries]
+        return found
+
+    words: list[Word] = ["XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count]
+    if block_ms:
+        words += ["BLOCK", block_ms]
+    return Call([*words, "STREAMS", *streams, *[">"] * len(streams)], read)
+
+
+def listeners() -> Call[bool]:
+    """Whether anybody listens to events."""
+    return Call(("PUBSUB", "NUMPAT"), bool)
+
+
+def held_by(queue: QueueKeys, stream: str, consumer: str, count: int) -> Call[list[Delivery | Malformed]]:
+    """Read at most `count` entries that are pending under `consumer`."""
+
+    def read(reply: list[Any] | None) -> list[Delivery | Malformed]:
+        return [read_entry(queue.name, stream, entry, fields) for _, found in reply or () for entry, fields in found]
+
+    return Call(("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "STREAMS", stream, "0"), read)
+
+
+class Claimed(NamedTuple):
+    """What a step of a sweep over the pending entries took, and where the next step begins."""
+
+    cursor: bytes
+    deliveries: list[Delivery | Malformed]
+    bodies_lost: int
+
+
+def claim(
+    queue: QueueKeys, stream: str, consumer: str, lease_ms: int, cursor: bytes, count: int
+) -> Call[Claimed]:
+    """Take over entries whose owner gave no sign of life for a lease, looking at a bounded number."""
+
+    def read(reply: list[Any]) -> Claimed:
+        found = [read_entry(queue.name, stream, entry, fields) for entry, fields in reply[1]]
+        return Claimed(reply[0], found, len(reply[2]) if len(reply) > 2 else 0)  # noqa: PLR2004 - third part
+
+    words = ("XAUTOCLAIM", stream, GROUP, consumer, lease_ms, cursor, "COUNT", count)
+    return Call(words, read)
+
+
+def finish(
+    queue: QueueKeys, stream: str, done: str, worker: str, ttl_ms: int, settlements: Sequence[Settlement]
+) -> Call[list[int]]:
+    """Commit outcomes of deliveries that all came from `stream`; returns the positions of the refused ones."""
+    keys = [stream]
+    args: list[Word] = [GROUP, queue.events, queue.name, done, worker, ttl_ms]
+    for (message, _, entry, fence, _), state, body in settlements:
+        keys.append(queue.record(message.id))
+        args += (entry, fence, state.value, body, message.id, message.task)
+    return Call(("EVALSHA", _FINISH.digest, len(keys), *keys, *args), list, _FINISH)
+
+
+def bury(
+    queue: QueueKeys, what: Delivery | Malformed, reason: str, error: bytes, *, done: str, worker: str, ttl_ms: int
+) -> Call[bool]:
+    """Move one entry to the dead letters and end its task; False if it is another's by now."""
+    keys = [what.stream, queue.dead]
+    args: list[Word] = [GROUP, queue.events, queue.name, done, worker, ttl_ms, what.entry, reason, error]
+    if isinstance(what, Delivery):
+        keys.append(queue.record(what.message.id))
+        args += (what.fence, what.message.id, what.message.task)
+    elif what.task_id:
+        keys.append(queue.record(what.task_id))
+        args += ("", what.task_id, "")
+    return Call(("EVALSHA", _BURY.digest, len(keys), *keys, *args), bool, _BURY)
+
+
+def give_back(
+    queue: QueueKeys, stream: str, owner: str, deliveries: Sequence[Delivery], *, died: bool
+) -> Call[int]:
+    """Give deliveries that `owner` holds back to the fleet; returns how many it still held."""
+    keys = [stream, queue.returned]
+    args: list[Word] = [GROUP, queue.events, queue.name, owner, "died" if died else "unstarted"]
+    for delivery in deliveries:
+        keys.append(queue.record(delivery.message.id))
+        args += (delivery.entry, delivery.message.id)
+    return Call(("EVALSHA", _GIVE_BACK.digest, len(keys), *keys, *args), int, _GIVE_BACK)
+
+
+def renew(stream: str, owner: str, entries: Sequence[bytes]) -> Call[list[bytes]]:
+    """Start the lease of entries anew; returns those that `owner` has no longer."""
+    return Call(("EVALSHA", _RENEW.digest, 1, stream, GROUP, owner, *entries), list, _RENEW)
+
+
+def retire(stream: str, consumer: str) -> Call[bool]:
+    """Remove a consumer that has nothing pending; False if it has."""
+    return Call(("EVALSHA", _RETIRE.digest, 1, stream, GROUP, consumer), bool, _RETIRE)
+
+
+def watch(queue: QueueKeys, task_id: str, client: str) -> Call[Record]:
+    """Read a task's record; `client` will be woken if the task has not ended."""
+    return Call(("EVALSHA", _WATCH.digest, 1, queue.record(task_id), client), read_record, _WATCH)
+
+
+def look(queue: QueueKeys, task_id: str) -> Call[Record]:
+    """Read a task's record, and find out whether a worker has it."""
+
+    def read(reply: list[Any]) -> Record:
+        record = read_record(reply[0])
+        if len(reply) > 1 and record.state is State.QUEUED:
+            return Record(State.RUNNING, record.task, deaths=record.deaths, worker=reply[1][1].decode())
+        return record
+
+    keys = [queue.record(task_id), queue.ready, queue.returned]
+    return Call(("EVALSHA", _LOOK.digest, len(keys), *keys, GROUP), read, _LOOK)
+
+
+def forget(queue: QueueKeys, task_id: str) -> Call[bool]:
+    """Delete a record, now or when its task ends; False if there is none."""
+    return Call(("EVALSHA", _FORGET.digest, 1, queue.record(task_id)), bool, _FORGET)
+
+
+def announce(events: Iterable[tuple[str, bytes]]) -> Call[None]:
+    """Publish events, given as channel and text."""
+    words = [word for event in events for word in event]
+    return Call(("EVALSHA", _ANNOUNCE.digest, 0, *words), nothing, _ANNOUNCE)
+
+
+def register_queues(keys: Keys, names: Iterable[str]) -> Call[None]:
+    """Note the names of queues, for those who look at all of them."""
+    return Call(("SADD", keys.queues, *names), nothing)
+
+
+def queue_names(keys: Keys) -> Call[list[str]]:
+    """All queues that are known."""
+    return Call(("SMEMBERS", keys.queues), lambda reply: sorted(name.decode() for name in reply))
+
+
+def server_info() -> Call[dict[str, str]]:
+    """What kind of server this is."""
+
+    def read(reply: bytes) -> dict[str, str]:
+        pairs = (line.partition(":") for line in reply.decode().splitlines())
+        return {name: value for name, colon, value in pairs if colon}
+
+    return Call(("INFO", "server"), read)

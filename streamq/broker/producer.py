@@ -1,0 +1,168 @@
+"""The broker as those see it who enqueue tasks and wait for results."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+import weakref
+from collections.abc import Iterable, Iterator
+from itertools import groupby, islice
+from operator import attrgetter
+
+from streamq._redis.connections import AsyncConnection, SyncConnection, check_url
+from streamq._redis.keys import Keys
+from streamq._redis.scripts import Call
+from streamq._redis.subscriptions import Doorbell
+from streamq.broker import calls
+from streamq.broker.records import Record
+from streamq.config import Settings
+from streamq.lifecycle import State
+from streamq.message import Message
+
+_BULK = 250  # messages in one script; more would hold up other clients for over a millisecond
+
+
+class Broker:
+    """Enqueues messages and reads records; every method has a sync form and an ``a`` form.
+
+    Connections are opened at first use, one pool for all threads and one for each event loop.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        check_url(settings.url)
+        self.settings = settings
+        self.keys = Keys(settings.namespace)
+        self._lock = threading.Lock()
+        self._forget_connections()
+
+    def _forget_connections(self) -> None:
+        self._pid = os.getpid()
+        self._sync: SyncConnection | None = None
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnection]
+        self._loops = weakref.WeakKeyDictionary()
+        self._doorbell: Doorbell | None = None
+
+    @property
+    def sync(self) -> SyncConnection:
+        """The connection for threads."""
+        if self._sync is None or self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():  # sockets must not be shared with a parent process
+                    self._forget_connections()
+                if self._sync is None:
+                    self._sync = SyncConnection(self.settings.url, patient=True)
+        return self._sync
+
+    @property
+    def on_loop(self) -> AsyncConnection:
+        """The connection for the running event loop."""
+        loop = asyncio.get_running_loop()
+        connection = self._loops.get(loop)
+        if connection is None or self._pid != os.getpid():
+            if self._pid != os.getpid():
+                self._forget_connections()
+            connection = self._loops[loop] = AsyncConnection(self.settings.url, patient=True)
+        return connection
+
+    @property
+    def doorbell(self) -> Doorbell:
+        """What wakes the waiting results of this process."""
+        connection = self.sync
+        with self._lock:
+            if self._doorbell is None:
+                self._doorbell = Doorbell(connection, self.keys.done + secrets.token_hex(8))
+            return self._doorbell
+
+    @property
+    def client_id(self) -> str:
+        """The last part of this process's channel."""
+        return self.doorbell.channel.removeprefix(self.keys.done)
+
+    def _bulk(self, messages: Iterable[Message]) -> Iterator[tuple[str, Call[calls.Enqueued]]]:
+        by_queue = attrgetter("queue")
+        for queue, group in groupby(sorted(messages, key=by_queue), key=by_queue):
+            while some := list(islice(group, _BULK)):
+                yield queue, calls.enqueue(self.keys.queue(queue), some)
+
+    def enqueue(self, message: Message) -> None:
+        """Put one message on its queue: one script, one round trip."""
+        found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
+        if found.new_queue:
+            self.sync.run(calls.register_queues(self.keys, [message.queue]))
+
+    async def aenqueue(self, message: Message) -> None:
+        """Put one message on its queue: one script, one round trip."""
+        found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
+        if found.new_queue:
+            await self.on_loop.run(calls.register_queues(self.keys, [message.queue]))
+
+    def enqueue_many(self, messages: Iterable[Message]) -> None:
+        """Put messages on their queues, some hundred to a round trip, in the order given for each queue."""
+        for queue, call in self._bulk(messages):
+            if self.sync.run(call).new_queue:
+                self.sync.run(calls.register_queues(self.keys, [queue]))
+
+    async def aenqueue_many(self, messages: Iterable[Message]) -> None:
+        """Put messages on their queues, some hundred to a round trip, in the order given for each queue."""
+        for queue, call in self._bulk(messages):
+            if (await self.on_loop.run(call)).new_queue:
+                await self.on_loop.run(calls.register_queues(self.keys, [queue]))
+
+    def watch(self, queue: str, task_id: str) -> Record:
+        """Read a record, and have the doorbell rung when the task ends."""
+        return self.sync.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
+
+    async def awatch(self, queue: str, task_id: str) -> Record:
+        """Read a record, and have the doorbell rung when the task ends."""
+        return await self.on_loop.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
+
+    def look(self, queue: str, task_id: str) -> Record:
+        """Read a record."""
+        return self.sync.run(calls.look(self.keys.queue(queue), task_id))
+
+    async def alook(self, queue: str, task_id: str) -> Record:
+        """Read a record."""
+        return await self.on_loop.run(calls.look(self.keys.queue(queue), task_id))
+
+    def forget(self, queue: str, task_id: str) -> bool:
+        """Delete a record, now or when its task ends; False if there is none."""
+        return self.sync.run(calls.forget(self.keys.queue(queue), task_id))
+
+    async def aforget(self, queue: str, task_id: str) -> bool:
+        """Delete a record, now or when its task ends; False if there is none."""
+        return await self.on_loop.run(calls.forget(self.keys.queue(queue), task_id))
+
+    def find_queue(self, task_id: str) -> str | None:
+        """Look through all known queues for the one that has a record of this id."""
+        names = self.sync.run(calls.queue_names(self.keys))
+        for name in names:
+            if self.look(name, task_id).state is not State.UNKNOWN:
+                return name
+        return None
+
+    async def afind_queue(self, task_id: str) -> str | None:
+        """Look through all known queues for the one that has a record of this id."""
+        names = await self.on_loop.run(calls.queue_names(self.keys))
+        for name in names:
+            if (await self.alook(name, task_id)).state is not State.UNKNOWN:
+                return name
+        return None
+
+    def close(self) -> None:
+        """Close the connections of threads, and stop listening for results. They open again at the next use."""
+        with self._lock:
+            doorbell, self._doorbell = self._doorbell, None
+            sync, self._sync = self._sync, None
+        if doorbell:
+            doorbell.close()
+        if sync:
+            sync.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop, and then as `close` does."""
+        connection = self._loops.pop(asyncio.get_running_loop(), None)
+        if connection:
+            await connection.close()
+        await asyncio.to_thread(self.close)

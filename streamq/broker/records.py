@@ -1,0 +1,47 @@
+"""What is stored of one task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamq.lifecycle import State
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The stored truth about one task.
+
+    Attributes:
+        state: where the task is in its life.
+        task: its registered name.
+        body: the result or the error as JSON, when it has ended.
+        ended_ms: Redis time of its end, ms.
+        deaths: how many workers died under it.
+        worker: who has it, while it runs.
+    """
+
+    state: State
+    task: str = ""
+    body: bytes = b""
+    ended_ms: int | None = None
+    deaths: int = 0
+    worker: str | None = None
+
+
+UNKNOWN = Record(State.UNKNOWN)
+
+
+def read_record(fields: Sequence[bytes]) -> Record:
+    """Make a record of the fields and values of its hash; none means that there is no record."""
+    known = dict(zip(fields[::2], fields[1::2], strict=True))
+    if b"state" not in known:
+        return UNKNOWN
+    ended = known.get(b"ended")
+    return Record(
+        state=State(known[b"state"].decode()),
+        task=known.get(b"task", b"").decode(),
+        body=known.get(b"result") or known.get(b"error") or b"",
+        ended_ms=int(ended) if ended else None,
+        deaths=int(known.get(b"deaths", 0)),
+    )

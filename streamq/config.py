@@ -1,0 +1,113 @@
+"""Settings of an app and of a worker, and the rules for names. Checked once, when they are made."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass, field
+
+from streamq.errors import ConfigError
+
+DEFAULT_URL = "redis://localhost:6379/0"
+DEFAULT_QUEUE = "default"
+
+# Names become parts of keys, channels and consumer names: no braces (they are cluster hash tags), no colon
+# (it separates the parts), nothing that a Pub/Sub pattern gives a meaning.
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_TASK_ID = re.compile(r"[\x21-\x7e]{1,200}")
+
+
+def check_name(kind: str, name: str) -> str:
+    """Return `name` if it can be part of a key; `kind` (such as ``"queue"``) is for the message.
+
+    Raises:
+        ConfigError: it is empty, too long, or has characters other than letters, digits, ``_``, ``.``, ``-``.
+    """
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigError(
+            f"{kind} name {name!r} cannot be used: 1 to 128 letters, digits, '_', '.' or '-', not '.' or '-' first"
+        )
+    return name
+
+
+def check_task_id(task_id: str) -> str:
+    """Return `task_id` if it can be used.
+
+    Raises:
+        ConfigError: it is empty, over 200 characters, or not printable ASCII without spaces.
+    """
+    if not isinstance(task_id, str) or not _TASK_ID.fullmatch(task_id):
+        raise ConfigError(
+            f"task id {task_id!r} cannot be used: 1 to 200 printable ASCII characters without spaces"
+        )
+    return task_id
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every process of an app has to agree on.
+
+    Attributes:
+        url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded://DIR``.
+        namespace: first part of every key and channel.
+        result_ttl: seconds for which the record of an ended task is kept.
+        max_payload: bytes that the encoded arguments of one call may have.
+        max_result: bytes that an encoded result may have.
+    """
+
+    url: str = field(default_factory=lambda: os.environ.get("STREAMQ_URL") or DEFAULT_URL)
+    namespace: str = "sq"
+    result_ttl: float = 3600.0
+    max_payload: int = 1024 * 1024
+    max_result: int = 1024 * 1024
+
+    def __post_init__(self) -> None:
+        check_name("namespace", self.namespace)
+        for name in ("result_ttl", "max_payload", "max_result"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)!r}")
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How one worker runs. Times are seconds.
+
+    Attributes:
+        queues: names of the queues it serves.
+        concurrency: async tasks that run at a time in each child process.
+        threads: sync tasks that run at a time in each child process.
+        processes: child processes.
+        name: what logs and events call this worker.
+        lease: after so long without a sign of life a worker's tasks go to others.
+        grace: how long running tasks may go on after a SIGTERM.
+        log_level: as in `logging`.
+        log_format: ``text`` or ``json``.
+    """
+
+    queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    concurrency: int = 100
+    threads: int = 16
+    processes: int = 1
+    name: str = field(default_factory=lambda: _host_name())
+    lease: float = 15.0
+    grace: float = 25.0
+    log_level: str = "INFO"
+    log_format: str = "text"
+
+    def __post_init__(self) -> None:
+        check_name("worker", self.name)
+        for queue in self.queues:
+            check_name("queue", queue)
+        if not self.queues or len(set(self.queues)) != len(self.queues):
+            raise ConfigError(f"queues must be one or more different names, not {','.join(self.queues)!r}")
+        for name in ("concurrency", "threads", "processes", "lease"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)!r}")
+        if self.grace < 0:
+            raise ConfigError(f"grace must be 0 or more, not {self.grace!r}")
+
+
+def _host_name() -> str:
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip(".-")
+    return name[:64] or "worker"

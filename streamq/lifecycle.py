@@ -1,0 +1,94 @@
+"""The states of a task, the outcomes of a run, and what follows from an outcome. Values and one pure function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class State(StrEnum):
+    """Where a task is in its life."""
+
+    UNKNOWN = "unknown"
+    """No record: never enqueued, expired, or forgotten."""
+    DELAYED = "delayed"
+    """Waiting for its time."""
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    DEAD = "dead"
+    """Its message lies in the dead letters; the error says why."""
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more will happen to the task."""
+        return self in _ENDED
+
+
+_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD})
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The function returned; `result` is its value as JSON."""
+
+    result: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The function, or what stands around it, raised; `error` is the stored form of the exception."""
+
+    error: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Unroutable:
+    """No function of that name is known to this worker; `error` says so."""
+
+    error: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Abandoned:
+    """The run was cut short by the end of its worker; it has no outcome."""
+
+
+Outcome = Succeeded | Failed | Unroutable | Abandoned
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Commit `state` with `body`, the result or the error."""
+
+    state: State
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Bury:
+    """Move the message to the dead letters."""
+
+    error: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Hand the message back to its queue."""
+
+
+Step = Complete | Bury | Release
+
+
+def decide(outcome: Outcome) -> Step:
+    """What follows from `outcome`: the one place that knows the rules, and knows nothing of Redis."""
+    match outcome:
+        case Succeeded(result):
+            return Complete(State.SUCCEEDED, result)
+        case Failed(error):
+            return Complete(State.FAILED, error)
+        case Unroutable(error):
+            return Bury(error)
+        case Abandoned():
+            return Release()

@@ -1,0 +1,151 @@
+"""`AsyncResult`: what a caller knows of a task. Woken by Pub/Sub, it believes only the stored record."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from streamq.broker.producer import Broker
+from streamq.broker.records import UNKNOWN, Record
+from streamq.codec import ResultCodec, decode_plain, type_name
+from streamq.errors import ResultTimeout, TaskFailed, UnknownTaskId
+from streamq.lifecycle import State
+
+R = TypeVar("R")
+
+# A lost notification costs at most this many seconds.
+_LOOK_AGAIN_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class AsyncResult(Generic[R]):
+    """The outcome, still to come or not, of one call of a task.
+
+    Attributes:
+        id: the task's id.
+        queue: where it was enqueued; None if that has to be found out.
+    """
+
+    id: str
+    queue: str | None
+    _broker: Broker = field(repr=False)
+    _codec: ResultCodec | None = field(default=None, repr=False)
+    _raises: tuple[type[BaseException], ...] = field(default=(), repr=False)
+
+    def status(self) -> State:
+        """Look up where the task is in its life; `State.UNKNOWN` if there is no record of this id.
+
+        Raises:
+            BrokerError: Redis cannot be asked.
+        """
+        return self.record().state
+
+    async def astatus(self) -> State:
+        """Look up where the task is in its life, as `status` does."""
+        return (await self.arecord()).state
+
+    def record(self) -> Record:
+        """Read all that is stored of the task."""
+        queue = self.queue or self._broker.find_queue(self.id)
+        return self._broker.look(queue, self.id) if queue else UNKNOWN
+
+    async def arecord(self) -> Record:
+        """Read all that is stored of the task."""
+        queue = self.queue or await self._broker.afind_queue(self.id)
+        return await self._broker.alook(queue, self.id) if queue else UNKNOWN
+
+    def get(self, timeout: float | None = None) -> R:
+        """Wait for the task to end and return what it returned.
+
+        Args:
+            timeout: seconds to wait at most; None waits for as long as it takes.
+
+        Raises:
+            TaskFailed: the task ended with an error; classes listed in the task's ``raises`` come as themselves.
+            ResultTimeout: it has not ended in time; it goes on.
+            UnknownTaskId: there is no record of this id: never enqueued, expired, or forgotten.
+            ResultDecodeError: the stored result does not fit the return annotation.
+            BrokerError: Redis cannot be asked.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        queue = self.queue or self._broker.find_queue(self.id)
+        if queue is None:
+            return self._open(UNKNOWN)
+        rung = threading.Event()
+        with self._broker.doorbell.on_ring(self.id, rung.set):
+            while True:
+                rung.clear()
+                record = self._broker.watch(queue, self.id)
+                if record.state.ended or record.state is State.UNKNOWN:
+                    return self._open(record)
+                rung.wait(self._patience(deadline, record, timeout))
+
+    async def aget(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - the same signature as get
+        """Wait for the task to end and return what it returned, as `get` does."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        queue = self.queue or await self._broker.afind_queue(self.id)
+        if queue is None:
+            return self._open(UNKNOWN)
+        rung = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        with self._broker.doorbell.on_ring(self.id, lambda: loop.call_soon_threadsafe(rung.set)):
+            while True:
+                rung.clear()
+                record = await self._broker.awatch(queue, self.id)
+                if record.state.ended or record.state is State.UNKNOWN:
+                    return self._open(record)
+                patience = self._patience(deadline, record, timeout)
+                try:
+                    async with asyncio.timeout(patience):
+                        await rung.wait()
+                except TimeoutError:
+                    continue
+
+    def _patience(self, deadline: float | None, record: Record, timeout: float | None) -> float:
+        if deadline is None:
+            return _LOOK_AGAIN_SECONDS
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise ResultTimeout(f"task {self.id} is {record.state} after {timeout:g} s")
+        return min(left, _LOOK_AGAIN_SECONDS)
+
+    def _open(self, record: Record) -> R:
+        if record.state is State.UNKNOWN:
+            raise UnknownTaskId(f"there is no task {self.id}: never enqueued, expired, or forgotten")
+        if record.state is not State.SUCCEEDED:
+            raise self._error(record)
+        value: R = self._codec.decode(record.body) if self._codec else decode_plain(record.body)
+        return value
+
+    def _error(self, record: Record) -> BaseException:
+        stored: dict[str, Any] = decode_plain(record.body)
+        failed = TaskFailed(self.id, stored["type"], stored["message"], stored["traceback"])
+        for kind in self._raises:
+            if type_name(kind) == stored["type"]:
+                try:
+                    error = kind(*(stored["args"] or ()))
+                except Exception:  # noqa: BLE001 - its constructor takes something else; the plain form says it all
+                    return failed
+                error.__cause__ = failed
+                return error
+        return failed
+
+    def forget(self) -> bool:
+        """Delete the record, now or as soon as the task has ended.
+
+        Returns:
+            False if there is no record of this id.
+
+        Raises:
+            BrokerError: Redis cannot be asked.
+        """
+        queue = self.queue or self._broker.find_queue(self.id)
+        return queue is not None and self._broker.forget(queue, self.id)
+
+    async def aforget(self) -> bool:
+        """Delete the record, now or as soon as the task has ended, as `forget` does."""
+        queue = self.queue or await self._broker.afind_queue(self.id)
+        return queue is not None and await self._broker.aforget(queue, self.id)

@@ -1,0 +1,239 @@
+"""`Task`: a function that can be enqueued."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Generic, ParamSpec, TypeVar, cast
+
+from streamq.broker.producer import Broker
+from streamq.codec import CallCodec, ResultCodec
+from streamq.config import check_name, check_task_id
+from streamq.context import context_of
+from streamq.errors import ConfigError, PayloadTooLarge
+from streamq.message import Delivery, Message
+from streamq.results import AsyncResult
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def new_task_id() -> str:
+    """Make a UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix time in ms, then 74 random bits."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def default_name(function: Callable[..., Any]) -> str:
+    """Name a task ``module.function``; a script is named as it would be if a worker imported it."""
+    module = function.__module__
+    if module == "__main__":
+        main = sys.modules["__main__"]
+        spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+        module = spec.name if spec else Path(path).stem if path else module
+    return f"{module}.{function.__name__}"
+
+
+@dataclass(frozen=True)
+class TaskOptions:
+    """What ``@task(...)`` says about a function.
+
+    Attributes:
+        name: the registered name.
+        queue: where calls are enqueued.
+        timeout: seconds a run may take; None for as long as it needs.
+        raises: exception types that come back to the caller as themselves.
+        bind: the function's first parameter is the context.
+    """
+
+    name: str
+    queue: str
+    timeout: float | None
+    raises: tuple[type[BaseException], ...]
+    bind: bool
+
+
+class Sender(Generic[P, R]):
+    """Enqueues calls of one task, with one choice of queue, id and delay."""
+
+    def __init__(
+        self, task: Task[P, R], queue: str, task_id: str | None = None, countdown: float | None = None
+    ) -> None:
+        self.task = task
+        self.queue = check_name("queue", queue)
+        self.task_id = None if task_id is None else check_task_id(task_id)
+        if countdown is not None and not countdown >= 0:
+            raise ConfigError(f"countdown must be 0 or more seconds, not {countdown!r}")
+        self.delay_ms = 0 if countdown is None else round(countdown * 1000)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Enqueue a call with these arguments.
+
+        When it returns, the message is in Redis.
+
+        Raises:
+            TypeError: the function does not take these arguments.
+            PayloadError: they cannot be encoded, or are too large. Nothing was sent.
+            BrokerUnavailable: Redis did not answer; whether the message is there is not known.
+            BrokerOutOfMemory: Redis is full. Nothing was enqueued.
+        """
+        task, message = self.task, self._message(args, kwargs)
+        broker = task.broker
+        broker.enqueue(message)
+        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Enqueue a call with these arguments, as `delay` does."""
+        task, message = self.task, self._message(args, kwargs)
+        broker = task.broker
+        await broker.aenqueue(message)
+        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """Make a value of a call, to be enqueued later; its arguments are encoded now.
+
+        Raises:
+            TypeError: the function does not take these arguments.
+            PayloadError: they cannot be encoded, or are too large.
+        """
+        message = self._message(args, kwargs)
+        return Signature(cast("Task[..., R]", self.task), message, has_own_id=self.task_id is not None)
+
+    def _message(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Message:
+        task = self.task
+        encoded = task.call_codec.encode(args, kwargs)
+        limit = task.broker.settings.max_payload
+        if len(encoded) > limit:
+            raise PayloadTooLarge(
+                f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
+            )
+        return Message(self.task_id or new_task_id(), task.name, self.queue, encoded, self.delay_ms)
+
+
+class Task(Sender[P, R]):
+    """A function that can be enqueued. Made by ``@app.task``.
+
+    Attributes:
+        name: the registered name.
+        function: the function itself.
+        options: what the decorator said.
+    """
+
+    def __init__(
+        self, function: Callable[..., Any], options: TaskOptions, find_broker: Callable[[], Broker]
+    ) -> None:
+        super().__init__(self, options.queue)
+        self.name = options.name
+        self.function = function
+        self.options = options
+        self.is_async = inspect.iscoroutinefunction(function)
+        self.call_codec = CallCodec(options.name, function, bind=options.bind)
+        self.result_codec = ResultCodec(options.name, function)
+        self._find_broker = find_broker
+        self.__doc__ = function.__doc__
+        self.__wrapped__ = function
+
+    @property
+    def broker(self) -> Broker:
+        """Where calls of this task go: that of its app, or of the current one."""
+        return self._find_broker()
+
+    def using(
+        self, *, queue: str | None = None, task_id: str | None = None, countdown: float | None = None
+    ) -> Sender[P, R]:
+        """Choose options for calls, keeping the types of the arguments.
+
+        Args:
+            queue: another queue than the task's own.
+            task_id: an id of your own; as long as its record lives, enqueueing it again does nothing.
+            countdown: seconds to wait before a worker may have it.
+
+        Raises:
+            ConfigError: one of them cannot be used.
+        """
+        return Sender(self, self.queue if queue is None else queue, task_id, countdown)
+
+    def apply_async(
+        self,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        task_id: str | None = None,
+        countdown: float | None = None,
+    ) -> AsyncResult[R]:
+        """Enqueue a call in Celery's form: ``using(...).delay(*args, **kwargs)`` without the types."""
+        sender = cast("Sender[..., R]", self.using(queue=queue, task_id=task_id, countdown=countdown))
+        return sender.delay(*args, **(kwargs or {}))
+
+    async def aapply_async(
+        self,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        queue: str | None = None,
+        task_id: str | None = None,
+        countdown: float | None = None,
+    ) -> AsyncResult[R]:
+        """Enqueue a call in Celery's form, as `apply_async` does."""
+        sender = cast("Sender[..., R]", self.using(queue=queue, task_id=task_id, countdown=countdown))
+        return await sender.adelay(*args, **(kwargs or {}))
+
+    def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+        """Call the function here and now; a bound one gets a context that was never delivered."""
+        if self.options.bind:
+            message = Message(new_task_id(), self.name, self.queue, b"")
+            here = Delivery(message, "", b"", fence=-1, enqueued_ms=time.time_ns() // 1_000_000)
+            args = (context_of(here, None), *args)
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+
+class SyncTask(Task[P, R]):
+    """A task whose function is a plain ``def``; it runs in a thread."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function here; nothing is enqueued."""
+        return cast("R", self._call(args, kwargs))
+
+
+class AsyncTask(Task[P, R]):
+    """A task whose function is an ``async def``; it runs on the event loop."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Call the function here; nothing is enqueued."""
+        return cast("Coroutine[Any, Any, R]", self._call(args, kwargs))
+
+
+@dataclass(frozen=True)
+class Signature(Generic[R]):
+    """A call that has not been enqueued.
+
+    Attributes:
+        task: what is called.
+        message: its encoded form.
+        has_own_id: the caller has chosen the id; else each enqueue makes a new one.
+    """
+
+    task: Task[..., R]
+    message: Message
+    has_own_id: bool
+
+    def to_message(self) -> Message:
+        """Make the message of one enqueue."""
+        return self.message if self.has_own_id else self.message._replace(id=new_task_id())
+
+    def to_result(self, message: Message, broker: Broker) -> AsyncResult[R]:
+        """Make the result of one enqueue."""
+        task = self.task
+        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
