@@ -1,34 +1,40 @@
 """streamq: a task queue on Redis Streams. A task runs at least once; its outcome is committed at most once."""
 
-from streamq.app import StreamQ, task
-from streamq.context import Context, current
-from streamq.errors import (
-    ArgumentError,
-    BrokerError,
-    BrokerOutOfMemory,
-    BrokerRefused,
-    BrokerReset,
-    BrokerUnavailable,
-    ConfigError,
-    EncodeError,
-    MissingExtra,
-    NoCurrentTask,
-    PayloadError,
-    PayloadTooLarge,
-    ResultDecodeError,
-    ResultEncodeError,
-    ResultError,
-    ResultTimeout,
-    ResultTooLarge,
-    StreamqError,
-    TaskFailed,
-    TaskNameClash,
-    TaskTimeout,
-    UnknownTaskId,
-)
-from streamq.lifecycle import State
-from streamq.results import AsyncResult
-from streamq.task import Signature, Task
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from streamq.app import StreamQ, task
+    from streamq.context import Context, current
+    from streamq.errors import (
+        ArgumentError,
+        BrokerError,
+        BrokerOutOfMemory,
+        BrokerRefused,
+        BrokerReset,
+        BrokerUnavailable,
+        ConfigError,
+        EncodeError,
+        MissingExtra,
+        NoCurrentTask,
+        PayloadError,
+        PayloadTooLarge,
+        ResultDecodeError,
+        ResultEncodeError,
+        ResultError,
+        ResultTimeout,
+        ResultTooLarge,
+        StreamqError,
+        TaskFailed,
+        TaskNameClash,
+        TaskTimeout,
+        UnknownTaskId,
+    )
+    from streamq.lifecycle import State
+    from streamq.results import AsyncResult
+    from streamq.tasks import Signature, Task
 
 __version__ = "0.1.0"
 
@@ -64,3 +70,23 @@ __all__ = [
     "current",
     "task",
 ]
+
+_HOMES = {
+    "AsyncResult": "results",
+    "Context": "context",
+    "Signature": "tasks",
+    "State": "lifecycle",
+    "StreamQ": "app",
+    "Task": "tasks",
+    "current": "context",
+    "task": "app",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: the command line and the supervisor need none of them."""
+    if name not in __all__:
+        raise AttributeError(f"module 'streamq' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"streamq.{_HOMES.get(name, 'errors')}"), name)
+    globals()[name] = value
+    return value

@@ -14,7 +14,7 @@ from streamq.config import DEFAULT_QUEUE, Settings
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
 from streamq.results import AsyncResult
-from streamq.task import AsyncTask, Signature, SyncTask, Task, TaskOptions, default_name
+from streamq.tasks import AsyncTask, Signature, SyncTask, Task, TaskOptions, default_name
 
 P = ParamSpec("P")
 R = TypeVar("R")

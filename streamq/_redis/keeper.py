@@ -35,9 +35,10 @@ POLL_SECONDS: Final = 0.2
 STOP_SECONDS: Final = 10.0
 STEP_SECONDS: Final = 0.005
 # On Linux a server dies with its keeper; one that still answers after this time never will, so it is adopted.
-ADOPT_AFTER_SECONDS: Final = 0.5
+ADOPT_AFTER_SECONDS: Final = 0.25
 
 _PR_SET_PDEATHSIG: Final = 1
+_STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def open_lock(path: Path) -> int:
@@ -92,7 +93,11 @@ class _Child:
 
     def gone(self) -> bool:
         if not self._gone:
-            self._gone = os.waitpid(self.pid, os.WNOHANG)[0] == self.pid
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self._gone = pid == self.pid
+            # A server that exits has written why itself, and that shall stay the last line of the log.
+            if self._gone and os.WIFSIGNALED(status):
+                _say(f"the server (pid {pid}) was killed by signal {os.WTERMSIG(status)}")
         return self._gone
 
 
@@ -145,21 +150,32 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _run_server(command: list[str], server_lock: int, keeper_pid: int) -> NoReturn:
+    """Become the server, in a fork of the keeper that has all signals blocked."""
+    try:
+        _die_with_parent()
+        if os.getppid() != keeper_pid:  # the keeper died before that was set
+            os._exit(1)
+        os.set_inheritable(server_lock, True)  # noqa: FBT003  # the signature of os
+        for number in (*_STOP_SIGNALS, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execv(command[0], command)  # noqa: S606  # no shell is wanted
+    except OSError as error:
+        _say(f"cannot run {command[0]}: {error}")
+    finally:
+        os._exit(127)
+
+
 def _start_server(command: list[str], server_lock: int) -> _Child:
     """Start the server as a child that holds ``server_lock`` and, on Linux, dies with this process."""
     keeper_pid = os.getpid()
+    # A signal that came while the child still has the handlers of the keeper would be lost.
+    signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
     pid = os.fork()
     if pid == 0:
-        try:
-            _die_with_parent()
-            if os.getppid() != keeper_pid:  # the keeper died before it was watched
-                os._exit(1)
-            os.set_inheritable(server_lock, True)  # noqa: FBT003  # the signature of os
-            os.execv(command[0], command)  # noqa: S606  # no shell is wanted
-        except OSError as error:
-            _say(f"cannot run {command[0]}: {error}")
-        finally:
-            os._exit(127)
+        _run_server(command, server_lock, keeper_pid)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     # Kept by the server alone, so that it ends with the server.
     os.close(server_lock)
     return _Child(pid)
@@ -186,7 +202,7 @@ class _Signals:
         self._wakeup, write_end = os.pipe()
         os.set_blocking(write_end, False)
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _STOP_SIGNALS:
             signal.signal(number, self._ask_to_stop)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         # A thread of the user may have had signals blocked; keeper and server would inherit that.
@@ -195,9 +211,9 @@ class _Signals:
     def _ask_to_stop(self, _number: int, _frame: FrameType | None) -> None:
         self.stop = True
 
-    def wait(self) -> None:
-        """Sleep for ``POLL_SECONDS``, or until a signal comes."""
-        if select.select([self._wakeup], [], [], POLL_SECONDS)[0]:
+    def wait(self, seconds: float) -> None:
+        """Sleep for so long, or until a signal comes."""
+        if select.select([self._wakeup], [], [], seconds)[0]:
             os.read(self._wakeup, 4096)
 
 
@@ -212,9 +228,7 @@ def _keep(server: _Child | _Adopted, users_lock: int, socket_path: Path, signals
             _stop(server)
             return unused
         had_socket = has_socket
-        signals.wait()
-    if had_socket:  # else what the server has written itself says why, and shall be the last line
-        _say(f"the server (pid {server.pid}) ended by itself")
+        signals.wait(POLL_SECONDS if had_socket else STEP_SECONDS)
     return False
 
 

@@ -1,4 +1,7 @@
-"""`Task`: a function that can be enqueued."""
+"""`Task`: a function that can be enqueued.
+
+The module is not called ``task``, because ``streamq.task`` is the decorator.
+"""
 
 from __future__ import annotations
 

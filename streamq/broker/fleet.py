@@ -1,0 +1,191 @@
+"""The broker as workers see it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple, TypeVar
+
+from streamq._redis.connections import AsyncConnection, SyncConnection
+from streamq._redis.keys import Keys
+from streamq.broker import calls
+from streamq.config import Settings
+from streamq.errors import BrokerError, BrokerReset
+from streamq.message import Delivery, Malformed
+
+_FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
+_RESCUE_BATCH = 100
+
+T = TypeVar("T")
+
+
+class Fetched(NamedTuple):
+    """What one read brought, and whether anybody listens to events."""
+
+    deliveries: list[Delivery]
+    malformed: list[Malformed]
+    listening: bool
+
+
+class Fleet:
+    """Fetches and settles for one consumer. Reads that block have a connection of their own.
+
+    Args:
+        settings: those of the app.
+        queues: names of the queues to serve, in order.
+        consumer: the name under which entries are pending.
+        block: seconds that a read waits for a message.
+    """
+
+    def __init__(self, settings: Settings, queues: Sequence[str], consumer: str, block: float) -> None:
+        self.keys = Keys(settings.namespace)
+        self.consumer = consumer
+        self.queues = [self.keys.queue(name) for name in queues]
+        self.ttl_ms = round(settings.result_ttl * 1000)
+        self._block_ms = round(block * 1000)
+        self._streams = {stream: queue.name for queue in self.queues for stream in queue.streams}
+        self._fetching = AsyncConnection(settings.url, read_timeout=block + _FETCH_MARGIN_SECONDS)
+        self._commands = AsyncConnection(settings.url)
+
+    async def server(self) -> str:
+        """Return the server's name and version, such as ``Redis 7.0.15``.
+
+        Raises:
+            BrokerUnavailable: it cannot be reached.
+            BrokerRefused: it is no Redis, or wants another password.
+        """
+        info = await self._commands.run(calls.server_info())
+        if "valkey_version" in info:
+            return f"Valkey {info['valkey_version']}"
+        return f"Redis {info.get('redis_version', '?')}"
+
+    async def prepare(self) -> None:
+        """Create the streams and groups that are not there, and note the queues."""
+        for stream in self._streams:
+            try:
+                await self._commands.run(calls.create_group(stream))
+            except BrokerError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+        await self._commands.run(calls.register_queues(self.keys, [queue.name for queue in self.queues]))
+
+    async def fetch(self, count: int) -> Fetched:
+        """Wait for messages and take about `count`; never cancel this, for its reply would be lost."""
+        each = max(1, count // len(self.queues))
+        found, listening = await self._fetching.run_together(
+            calls.fetch(self._streams, self.consumer, each, self._block_ms), calls.listeners()
+        )
+        deliveries = [one for one in found if type(one) is Delivery]
+        malformed = [one for one in found if type(one) is Malformed] if len(deliveries) < len(found) else []
+        return Fetched(deliveries, malformed, listening)
+
+    async def commit(self, settlements: Iterable[calls.Settlement]) -> list[Delivery]:
+        """Commit outcomes; returns the deliveries whose outcome was refused because they are another's by now."""
+        refused = []
+        for stream, group in _by_stream(settlements, lambda one: one.delivery.stream).items():
+            queue = self.keys.queue(group[0].delivery.message.queue)
+            call = calls.finish(queue, stream, self.keys.done, self.consumer, self.ttl_ms, group)
+            refused += [group[position].delivery for position in await self._commands.run(call)]
+        return refused
+
+    async def bury(self, what: Delivery | Malformed, reason: str, error: bytes) -> bool:
+        """Move one entry to the dead letters; False if it is another's by now."""
+        queue = self.keys.queue(what.message.queue if isinstance(what, Delivery) else what.queue)
+        call = calls.bury(
+            queue, what, reason, error, done=self.keys.done, worker=self.consumer, ttl_ms=self.ttl_ms
+        )
+        return await self._commands.run(call)
+
+    async def give_back(self, deliveries: Iterable[Delivery], *, died: bool = False) -> int:
+        """Give deliveries of this consumer back to the fleet; `died`: they were a dead worker's."""
+        given = 0
+        for stream, group in _by_stream(deliveries, lambda one: one.stream).items():
+            queue = self.keys.queue(group[0].message.queue)
+            given += await self._commands.run(
+                calls.give_back(queue, stream, self.consumer, group, died=died)
+            )
+        return given
+
+    async def claim(self, stream: str, lease_ms: int, cursor: bytes, count: int) -> calls.Claimed:
+        """Take over entries of `stream` that nobody has renewed for a lease."""
+        queue = self.keys.queue(self._streams[stream])
+        return await self._commands.run(
+            calls.claim(queue, stream, self.consumer, lease_ms, cursor, count)
+        )
+
+    async def promote(self, queue: str, limit: int) -> calls.Due:
+        """Move delayed tasks whose time has come to their stream; returns what was due."""
+        keys = self.keys.queue(queue)
+        found = await self._commands.run(calls.due(keys, limit))
+        if found.task_ids:
+            await self._commands.run(calls.promote(keys, found.task_ids))
+        return found
+
+    async def announce(self, events: Iterable[tuple[str, bytes]]) -> None:
+        """Publish events."""
+        await self._commands.run(calls.announce(events))
+
+    @property
+    def streams(self) -> list[str]:
+        """The keys of all streams that are read."""
+        return list(self._streams)
+
+    async def retire(self) -> None:
+        """Remove this consumer from the groups where it has nothing pending."""
+        for stream in self._streams:
+            await self._commands.run(calls.retire(stream, self.consumer))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._fetching.close()
+        await self._commands.close()
+
+
+def _by_stream(items: Iterable[T], stream: Callable[[T], str]) -> dict[str, list[T]]:
+    groups: defaultdict[str, list[T]] = defaultdict(list)
+    for item in items:
+        groups[stream(item)].append(item)
+    return groups
+
+
+class Renewals:
+    """Renews leases, from a thread and over a connection of its own."""
+
+    def __init__(self, settings: Settings, consumer: str, read_timeout: float) -> None:
+        self._consumer = consumer
+        self._connection = SyncConnection(settings.url, read_timeout=read_timeout)
+
+    def renew(self, stream: str, entries: Sequence[bytes]) -> list[bytes]:
+        """Start the lease of entries anew; returns those that belong to another by now."""
+        return self._connection.run(calls.renew(stream, self._consumer, entries))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def rescue(settings: Settings, queues: Sequence[str], consumer: str) -> int:
+    """Give back all that is pending under a dead consumer, and remove it; returns how many there were.
+
+    Raises:
+        BrokerError: Redis cannot be asked; the lease brings them back.
+    """
+    keys, given = Keys(settings.namespace), 0
+    connection = SyncConnection(settings.url)
+    try:
+        for queue in map(keys.queue, queues):
+            for stream in queue.streams:
+                while True:
+                    held = connection.run(calls.held_by(queue, stream, consumer, _RESCUE_BATCH))
+                    good = [one for one in held if isinstance(one, Delivery)]
+                    # What cannot be read stays pending: the next reclaim buries it.
+                    moved = connection.run(calls.give_back(queue, stream, consumer, good, died=True)) if good else 0
+                    given += moved
+                    if not moved:
+                        break
+                connection.run(calls.retire(stream, consumer))
+    except BrokerReset:
+        return given  # the stream is gone, and with it all that was pending
+    finally:
+        connection.close()
+    return given

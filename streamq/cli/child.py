@@ -1,0 +1,106 @@
+"""What a worker's child process runs: ``python -m streamq.cli.child SPEC``; started by the supervisor only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import socket
+import sys
+from dataclasses import asdict
+from typing import Any
+
+from streamq._redis.connections import display_url
+from streamq.app import StreamQ
+from streamq.cli.loading import load_app
+from streamq.config import WorkerSettings
+from streamq.errors import BrokerRefused, ConfigError
+from streamq.worker.child import Job, Stop, serve
+from streamq.worker.logs import configure
+
+
+class Line:
+    """The line to the supervisor; its end means that the supervisor is gone."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)  # noqa: FBT003 - the socket's own signature
+
+    def say(self, **message: Any) -> None:
+        """Send one message; if nobody is there any more, that shows elsewhere."""
+        with contextlib.suppress(OSError):
+            self._socket.sendall(json.dumps(message).encode() + b"\n")
+
+    def on_end(self, loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
+        """Ask to stop when the supervisor is gone."""
+
+        def readable() -> None:
+            if not self._socket.recv(4096):
+                loop.remove_reader(self._socket)
+                stop.ask()
+
+        loop.add_reader(self._socket, readable)
+
+
+def main() -> int:
+    """Load the app and serve it; returns the exit code."""
+    spec = json.loads(sys.argv[1])
+    line = Line(spec["line"])
+    worker = WorkerSettings(**{**spec["worker"], "queues": tuple(spec["worker"]["queues"])})
+    configure(spec["consumer"], worker.log_level, worker.log_format)
+    try:
+        app = load_app(spec["app"])
+        app.make_current()
+        tasks = dict(app.tasks)
+        for task in tasks.values():
+            task.call_codec.prepare()
+    except (ConfigError, ImportError) as error:
+        line.say(fatal=str(error))
+        return 2
+    lifespan = app.lifespan(app) if app.lifespan else None
+    job = Job(app.settings, worker, spec["consumer"], tasks, lifespan)
+    try:
+        return _run(_serve(app, job, line))
+    except (BrokerRefused, ConfigError) as error:
+        line.say(fatal=f"cannot use {display_url(app.settings.url)}: {error}")
+        return 2
+    except Exception as error:
+        logging.getLogger("streamq.worker").critical("the worker process ends", exc_info=error)
+        return 1
+
+
+def _run(main: Any) -> int:
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return int(asyncio.run(main))
+    return int(uvloop.run(main))
+
+
+async def _serve(app: StreamQ, job: Job, line: Line) -> int:
+    loop = asyncio.get_running_loop()
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Not the loop's own handler: it would wait for a loop that user code holds up.
+        signal.signal(number, lambda *_: stop.ask())
+    line.on_end(loop, stop)
+
+    def ready(server: str) -> None:
+        line.say(
+            ready={
+                "server": server,
+                "url": display_url(app.settings.url),
+                "tasks": sorted(job.tasks),
+                "settings": asdict(app.settings),
+            }
+        )
+
+    await serve(job, stop, ready)
+    await app.aclose()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

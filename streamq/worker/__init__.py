@@ -1,0 +1,8 @@
+"""What runs tasks: a supervisor, and in each of its children one service a file.
+
+supervisor  starts children, hands back what a dead one held          (process of its own; imports little)
+child       joins the services below and knows in which order they start and stop
+fetcher     reads messages           executor   runs them            pool   the threads of sync tasks
+committer   writes outcomes          lease      renews what is held  reaper takes over what dead workers held
+promoter    moves delayed tasks      heartbeat  says that it lives
+"""

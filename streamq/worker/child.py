@@ -1,0 +1,226 @@
+"""One worker process: joins the services, and knows in which order they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from streamq.broker.fleet import Fleet, Renewals
+from streamq.config import Settings, WorkerSettings
+from streamq.errors import BrokerError, BrokerUnavailable
+from streamq.tasks import Task
+from streamq.worker.committer import Committer
+from streamq.worker.executor import Executor
+from streamq.worker.fetcher import Fetcher
+from streamq.worker.heartbeat import Heartbeat
+from streamq.worker.holdings import Holdings, Run
+from streamq.worker.lease import Lease
+from streamq.worker.outage import Backoff, Outage
+from streamq.worker.promoter import Promoter
+from streamq.worker.reaper import Reaper
+
+_log = logging.getLogger("streamq.worker")
+
+_BLOCK_SECONDS = 1.0  # how long a read waits, and so how long it can hold up a stop
+_LAST_WORDS_SECONDS = 2.0  # for what is nice to have at the end, should Redis not answer
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a child has to serve.
+
+    Attributes:
+        settings: those of the app.
+        worker: those of the worker.
+        consumer: the name under which this process reads.
+        tasks: what it can run, by name.
+        lifespan: the app's, entered while the process serves.
+    """
+
+    settings: Settings
+    worker: WorkerSettings
+    consumer: str
+    tasks: Mapping[str, Task[..., Any]]
+    lifespan: AbstractAsyncContextManager[Any] | None
+
+
+class Stop:
+    """The wish to stop: the first says so, the second cuts the grace time short. Set from signal handlers."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def ask(self) -> None:
+        """Ask, from any thread or from a signal handler."""
+        self._loop.call_soon_threadsafe(self._ask)
+
+    def _ask(self) -> None:
+        (self.at_once if self.asked.is_set() else self.asked).set()
+
+
+async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
+    """Serve until asked to stop; `ready` is called with the server's version when work begins.
+
+    Raises:
+        BrokerRefused: the server wants another password, or is none.
+    """
+    outage = Outage()
+    async with AsyncExitStack() as stack:
+        fleet = Fleet(job.settings, job.worker.queues, job.consumer, _BLOCK_SECONDS)
+        stack.push_async_callback(fleet.close)
+        server = await _reach(fleet, outage, stop)
+        if server is None:
+            return
+        state = await stack.enter_async_context(job.lifespan) if job.lifespan else None
+        child = _Child(job, fleet, outage, state)
+        child.start()
+        ready(server)
+        await child.until(stop)
+        await child.end(stop)
+
+
+async def _reach(fleet: Fleet, outage: Outage, stop: Stop) -> str | None:
+    """Wait for the server, and make the streams; None if asked to stop meanwhile."""
+    backoff = Backoff()
+    while not stop.asked.is_set():
+        try:
+            server = await fleet.server()
+            await fleet.prepare()
+        except BrokerUnavailable as error:
+            outage.noticed(error)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(backoff.next()):
+                    await stop.asked.wait()
+        else:
+            outage.over()
+            return server
+    return None
+
+
+class _Child:
+    """The services of one process."""
+
+    def __init__(self, job: Job, fleet: Fleet, outage: Outage, state: Any) -> None:
+        self._job = job
+        self._fleet = fleet
+        self._loop = asyncio.get_running_loop()
+        worker = job.worker
+        self._holdings = Holdings()
+        self._committer = Committer(fleet, self._holdings, outage)
+        self._executor = Executor(
+            job.tasks,
+            state,
+            self._holdings,
+            self._committer.put,
+            concurrency=worker.concurrency,
+            threads=worker.threads,
+            max_result=job.settings.max_result,
+        )
+        renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
+        self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
+        self._fetcher = Fetcher(fleet, self._executor, outage)
+        self._reaper = Reaper(fleet, self._holdings, self._lease, outage, worker.lease)
+        self._promoter = Promoter(fleet, worker.queues, outage)
+        self._heartbeat = Heartbeat(fleet, self._executor, outage)
+
+    def start(self) -> None:
+        self._lease.start()
+        self._committing = asyncio.create_task(self._committer.run(), name="committer")
+        self._fetching = asyncio.create_task(self._fetcher.run(), name="fetcher")
+        self._helpers = [
+            asyncio.create_task(self._reaper.run(), name="reaper"),
+            asyncio.create_task(self._promoter.run(), name="promoter"),
+            asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
+        ]
+
+    async def until(self, stop: Stop) -> None:
+        """Wait for the wish to stop; a service that ends by an error of ours ends the process, and says why."""
+        asked = asyncio.create_task(stop.asked.wait())
+        services = [self._committing, self._fetching, *self._helpers]
+        await asyncio.wait([asked, *services], return_when=asyncio.FIRST_COMPLETED)
+        asked.cancel()
+        for service in services:
+            if service.done() and (error := service.exception()):
+                _log.critical("the %s stopped", service.get_name(), exc_info=error)
+                raise error
+
+    def _lost_in_thread(self, stream: str, entry: bytes) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has been closed
+            self._loop.call_soon_threadsafe(self._lost, stream, entry)
+
+    def _lost(self, stream: str, entry: bytes) -> None:
+        run = self._holdings.get(stream, entry)
+        if run is not None and not run.lost:
+            run.lost = True
+            message = run.delivery.message
+            _log.warning("the lease of task %s (%s) has gone to another worker", message.id, message.task)
+            self._executor.cancel(run)
+
+    async def end(self, stop: Stop) -> None:
+        """Stop in order: nothing more is read, what has not started goes back, what runs may end, the rest goes back.
+
+        Leases are renewed until all that is over.
+        """
+        _log.info("stopping: %d running, up to %g s to end", self._executor.busy, self._job.worker.grace)
+        self._executor.drain()
+        self._fetcher.stop()
+        for helper in self._helpers:
+            helper.cancel()
+        await self._give_back(self._executor.take_waiting())
+        await self._fetching  # at most the BLOCK of one read
+        await self._give_back(self._executor.take_waiting())
+        await self._let_run(stop)
+        cut = self._holdings.all()
+        for run in cut:
+            self._executor.cancel(run)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._committer.settled()
+        await self._give_back(self._holdings.all())
+        self._committer.close()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._committing
+                await self._heartbeat.say("offline")
+                await self._fleet.retire()
+        self._executor.close()
+        await asyncio.to_thread(self._lease.stop)
+        _log.info("stopped")
+
+    async def _let_run(self, stop: Stop) -> None:
+        deadline = self._loop.time() + self._job.worker.grace
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                at_once = asyncio.create_task(stop.at_once.wait())
+                try:
+                    while len(self._holdings) and not stop.at_once.is_set():
+                        progress = asyncio.create_task(self._advance())
+                        await asyncio.wait([progress, at_once], return_when=asyncio.FIRST_COMPLETED)
+                        progress.cancel()
+                finally:
+                    at_once.cancel()
+
+    async def _advance(self) -> None:
+        if self._executor.busy:
+            await self._executor.progress()
+        await self._committer.settled()
+
+    async def _give_back(self, runs: list[Run]) -> None:
+        if not runs:
+            return
+        try:
+            given = await self._fleet.give_back([run.delivery for run in runs])
+        except BrokerError as error:
+            _log.warning("%d tasks could not be handed back, the lease brings them back: %s", len(runs), error)
+        else:
+            _log.info("handed back %d tasks", given)
+        for run in runs:
+            self._holdings.drop(run)
+

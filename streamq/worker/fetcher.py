@@ -1,0 +1,96 @@
+"""Reads messages, as many as there is room for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Iterable
+
+from streamq.broker.fleet import Fetched, Fleet
+from streamq.codec import encode_error
+from streamq.errors import BrokerError, BrokerReset, StreamqError
+from streamq.message import Delivery, Malformed
+from streamq.worker.executor import Executor
+from streamq.worker.outage import Backoff, Outage
+
+_log = logging.getLogger("streamq.worker")
+
+
+async def bury_malformed(fleet: Fleet, entries: Iterable[Malformed]) -> None:
+    """Move entries that are no messages to the dead letters, so that they do not stop what comes after them."""
+    for entry in entries:
+        error = encode_error(StreamqError(f"the message {entry.reason}"), with_traceback=False)
+        if await fleet.bury(entry, f"malformed: {entry.reason}", error):
+            _log.error(
+                "entry %s of queue %s %s: moved to the dead letters", entry.entry.decode(), entry.queue, entry.reason
+            )
+
+
+class Fetcher:
+    """Moves messages from the streams to the executor."""
+
+    def __init__(self, fleet: Fleet, executor: Executor, outage: Outage) -> None:
+        self._fleet = fleet
+        self._executor = executor
+        self._outage = outage
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Fetch until `stop` is called. A read is never cancelled: entries in its reply would be orphans."""
+        backoff = Backoff()
+        while not self._stopping:
+            room = self._executor.room()
+            if room <= 0:
+                await self._executor.progress()
+                continue
+            try:
+                fetched = await self._fleet.fetch(room)
+                await self._attend(fetched)
+            except BrokerError as error:
+                self._outage.noticed(error)
+                await self._recover(error)
+                await asyncio.sleep(backoff.next())
+            else:
+                self._outage.over()
+                backoff.reset()
+
+    async def _attend(self, fetched: Fetched) -> None:
+        if fetched.listening and fetched.deliveries:
+            await self._announce(fetched.deliveries)
+        self._executor.accept(fetched.deliveries)
+        if fetched.malformed:
+            await bury_malformed(self._fleet, fetched.malformed)
+
+    async def _announce(self, deliveries: Iterable[Delivery]) -> None:
+        events = []
+        for delivery in deliveries:
+            message = delivery.message
+            text = {
+                "event": "task.started",
+                "queue": message.queue,
+                "task": message.task,
+                "id": message.id,
+                "worker": self._fleet.consumer,
+                "deliveries": delivery.deliveries,
+                "time": time.time_ns() // 1_000_000,
+            }
+            channel = f"{self._fleet.keys.queue(message.queue).events}{message.task}:started"
+            events.append((channel, json.dumps(text).encode()))
+        try:
+            await self._fleet.announce(events)
+        except BrokerError as error:
+            self._outage.noticed(error)  # news may be lost, work may not
+
+    async def _recover(self, error: BrokerError) -> None:
+        if isinstance(error, BrokerReset):
+            try:
+                await self._fleet.prepare()
+            except BrokerError as failure:
+                self._outage.noticed(failure)
+
+    def stop(self) -> None:
+        """Have `run` return after the read that is under way."""
+        self._stopping = True
+        self._executor.nudge()

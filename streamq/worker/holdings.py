@@ -1,0 +1,64 @@
+"""What this process holds: the deliveries that are pending under its name and not yet committed or given back."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from streamq.message import Delivery
+from streamq.tasks import Task
+
+
+class Run:
+    """One delivery in this process, from its arrival to its commit.
+
+    Attributes:
+        delivery: what was delivered.
+        task: the function to run; None if this worker does not know it.
+        handle: the asyncio task that runs it, if one does.
+        lost: the lease has gone to another; the outcome will be refused.
+    """
+
+    __slots__ = ("delivery", "handle", "lost", "task")
+
+    def __init__(self, delivery: Delivery, task: Task[..., Any] | None) -> None:
+        self.delivery = delivery
+        self.task = task
+        self.handle: asyncio.Task[None] | None = None
+        self.lost = False
+
+
+class Holdings:
+    """All runs of this process. The lease thread reads it; only the event loop writes."""
+
+    def __init__(self) -> None:
+        self._runs: dict[tuple[str, bytes], Run] = {}
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def __contains__(self, place: tuple[str, bytes]) -> bool:
+        return place in self._runs
+
+    def add(self, run: Run) -> None:
+        """Hold a run: its lease is renewed from now on."""
+        self._runs[run.delivery.stream, run.delivery.entry] = run
+
+    def drop(self, run: Run) -> None:
+        """Hold a run no longer: it is committed, refused or given back."""
+        self._runs.pop((run.delivery.stream, run.delivery.entry), None)
+
+    def get(self, stream: str, entry: bytes) -> Run | None:
+        """Return the run of an entry, if it is held."""
+        return self._runs.get((stream, entry))
+
+    def all(self) -> list[Run]:
+        """Return all runs that are held."""
+        return list(self._runs.values())
+
+    def entries(self) -> dict[str, list[bytes]]:
+        """Return the held entries by stream. The copy is one step for the interpreter, so a thread may ask."""
+        by_stream: dict[str, list[bytes]] = {}
+        for stream, entry in self._runs.copy():
+            by_stream.setdefault(stream, []).append(entry)
+        return by_stream

@@ -1,0 +1,57 @@
+"""How the services of a worker bear it that Redis is away: said once, tried again with growing, jittered pauses."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+
+from streamq.errors import BrokerError, BrokerReset
+
+_log = logging.getLogger("streamq.worker")
+
+_FIRST_SECONDS = 0.1
+_LONGEST_SECONDS = 2.0
+_RESET_LOG_SECONDS = 60.0
+
+
+class Outage:
+    """Shared by all services of one process, so that the log has one line when Redis goes and one when it returns."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._reset_said = float("-inf")
+
+    def noticed(self, error: BrokerError) -> None:
+        """Say that Redis is away, or that it has lost a stream, unless that was just said."""
+        now = time.monotonic()
+        if isinstance(error, BrokerReset):
+            if now - self._reset_said >= _RESET_LOG_SECONDS:
+                self._reset_said = now
+                _log.warning("a stream or its group has vanished and is made again: %s", error)
+        elif self._since is None:
+            self._since = now
+            _log.warning("Redis is away, waiting for it: %s", error)
+
+    def over(self) -> None:
+        """Say that Redis is back, if it was away."""
+        if self._since is not None:
+            _log.info("Redis is back after %.1f s", time.monotonic() - self._since)
+            self._since = None
+
+
+class Backoff:
+    """Pauses for one service: full jitter below a bound that doubles, so that a fleet does not come back in step."""
+
+    def __init__(self) -> None:
+        self._bound = _FIRST_SECONDS
+
+    def next(self) -> float:
+        """Return the seconds to wait now."""
+        pause = random.uniform(0, self._bound)  # noqa: S311 - spreads load, hides nothing
+        self._bound = min(self._bound * 2, _LONGEST_SECONDS)
+        return pause
+
+    def reset(self) -> None:
+        """Begin again with short pauses."""
+        self._bound = _FIRST_SECONDS

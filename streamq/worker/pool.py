@@ -1,0 +1,110 @@
+"""The threads of sync tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import ctypes
+import queue
+import threading
+from collections.abc import Callable
+
+from streamq.errors import TaskTimeout
+from streamq.worker.holdings import Run
+
+
+def _raise_in(ident: int, error: type[BaseException] | None) -> None:
+    """Have `error` raised in a thread at its next bytecode; None takes back one that is not yet raised."""
+    wanted = ctypes.py_object(error) if error is not None else None
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), wanted)
+
+
+class ThreadPool:
+    """Runs functions in at most `size` threads and reports what they return to the event loop.
+
+    A thread cannot be killed. A time limit raises `TaskTimeout` in it, which a call that blocks in C sees only when
+    it returns.
+
+    Args:
+        size: threads at most.
+        loop: where `report` is called.
+        report: is given the run and what the function returned.
+    """
+
+    def __init__(
+        self, size: int, loop: asyncio.AbstractEventLoop, report: Callable[[Run, object], None]
+    ) -> None:
+        self.size = size
+        self._loop = loop
+        self._report = report
+        self._work: queue.SimpleQueue[tuple[Run, Callable[[Run], object]] | None] = queue.SimpleQueue()
+        self._ended: list[tuple[Run, object]] = []
+        self._threads: list[threading.Thread] = []
+        self._idle = threading.Semaphore(0)
+        self._lock = threading.Lock()
+        self._running: dict[Run, int] = {}
+
+    def submit(self, run: Run, function: Callable[[Run], object]) -> None:
+        """Have `function` called with `run` in a thread; it must not raise anything but a time limit's error."""
+        self._work.put((run, function))
+        if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
+            name = f"streamq-task-{len(self._threads)}"
+            thread = threading.Thread(target=self._serve, name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def _serve(self) -> None:
+        while (item := self._next()) is not None:
+            run, function = item
+            outcome = contextvars.Context().run(self._call, run, function)
+            with self._lock:
+                self._ended.append((run, outcome))
+                wake = len(self._ended) == 1  # else the wake-up that is under way will see this one too
+            if wake:
+                try:
+                    self._loop.call_soon_threadsafe(self._collect)
+                except RuntimeError:  # the loop was closed: the grace time is over
+                    return
+            del item, run, function, outcome
+
+    def _next(self) -> tuple[Run, Callable[[Run], object]] | None:
+        try:
+            return self._work.get_nowait()
+        except queue.Empty:
+            self._idle.release()
+            return self._work.get()
+
+    def _call(self, run: Run, function: Callable[[Run], object]) -> object:
+        try:
+            return function(run)
+        except TaskTimeout as error:  # it struck between the function's end and `unlimit`
+            return error
+
+    def _collect(self) -> None:
+        with self._lock:
+            ended, self._ended = self._ended, []
+        for run, outcome in ended:
+            self._report(run, outcome)
+
+    def limit(self, run: Run) -> None:
+        """Note that the calling thread now runs user code that `interrupt` may end."""
+        with self._lock:
+            self._running[run] = threading.get_ident()
+
+    def unlimit(self, run: Run) -> None:
+        """Note that the user code has ended: an interrupt that has not struck yet is taken back."""
+        with self._lock:
+            ident = self._running.pop(run)
+            _raise_in(ident, None)
+
+    def interrupt(self, run: Run) -> None:
+        """Raise `TaskTimeout` in the thread that runs the user code of `run`, if it still does."""
+        with self._lock:
+            ident = self._running.get(run)
+            if ident is not None:
+                _raise_in(ident, TaskTimeout)
+
+    def close(self) -> None:
+        """Let the idle threads end. Those that are stuck are daemons and end with the process."""
+        for _ in self._threads:
+            self._work.put(None)
