@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, get_type_hints
 
@@ -150,7 +150,7 @@ class CallCodec:
                 return self._decode_both_kinds(data)
             return self._adapter.validate_json(data)
         except ValidationError as error:
-            raise ArgumentError(f"{self.name}(): {_explain(error)}") from None
+            raise ArgumentError(f"{self.name}(): {_explain(error, list(self.signature.parameters))}") from None
 
     def _decode_both_kinds(self, data: bytes) -> Call:
         """Validate parameter by parameter: pydantic takes an array or an object, but not both at once."""
@@ -180,12 +180,16 @@ def _hints(name: str, function: Callable[..., Any]) -> dict[str, Any]:
         raise ConfigError(f"task {name}: an annotation cannot be resolved: {error}") from error
 
 
-def _explain(error: ValidationError) -> str:
+def _explain(error: ValidationError, names: Sequence[str] = ()) -> str:
     """Say in one line what is wrong where, without the values: they may be secret."""
-    return "; ".join(
-        f"argument {'.'.join(map(str, item['loc'])) or '(all)'}: {item['msg']}"
-        for item in error.errors(include_url=False, include_input=False, include_context=False)
-    )
+    lines = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        first, *inner = item["loc"] or ("(all)",)
+        if isinstance(first, int) and first < len(names):
+            first = names[first]
+        where = ".".join(map(str, (first, *inner)))
+        lines.append(f"argument {where!r}: {item['msg']}")
+    return "; ".join(lines)
 
 
 def encode_result(value: Any) -> bytes:

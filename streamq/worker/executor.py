@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ from streamq.worker.holdings import Holdings, Run
 from streamq.worker.pool import ThreadPool
 
 _log = logging.getLogger("streamq.task")
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - as frames have it
 
 # What is fetched ahead must start within this many seconds at the pace of late, so that a task does not wait in the
 # memory of one worker while another is idle.
@@ -85,7 +87,6 @@ class Executor:
         self._has_async = any(task.is_async for task in tasks.values())
         self._has_sync = any(not task.is_async for task in tasks.values())
         self._pace = Pace()
-        self._progress: asyncio.Future[None] | None = None
         self._blank = contextvars.Context()
         self._draining = False
 
@@ -108,18 +109,6 @@ class Executor:
             return min(free_async, free_sync)
         # All threads are taken: go on for the sake of async tasks, but not until memory is full of sync ones.
         return min(free_async, 1 + len(self._sync_waiting)) if len(self._sync_waiting) < self._pool.size else 0
-
-    async def progress(self) -> None:
-        """Wait until a run ends."""
-        if self._progress is None:
-            self._progress = self._loop.create_future()
-        await asyncio.shield(self._progress)
-
-    def nudge(self) -> None:
-        """End the wait for progress, without any."""
-        if self._progress is not None:
-            self._progress.set_result(None)
-            self._progress = None
 
     # ---- what runs
 
@@ -155,7 +144,7 @@ class Executor:
         self._settle(run, outcome)
         if self._async_waiting or self._sync_waiting:
             self._start()
-        self.nudge()
+        self._holdings.nudge()
 
     async def _run_async(self, run: Run) -> None:
         task, delivery = run.task, run.delivery
@@ -228,6 +217,7 @@ class Executor:
         return Succeeded(result)
 
     def _failed(self, run: Run, error: BaseException) -> Failed:
+        _leave_users_frames(error)
         task = run.task
         expected = task is not None and isinstance(error, task.options.raises)
         name, level = run.delivery.message.task, logging.INFO if expected else logging.ERROR
@@ -265,3 +255,15 @@ class Executor:
 
 def _timed_out(seconds: float) -> TaskTimeout:
     return TaskTimeout(f"ran longer than its timeout of {seconds:g} s")
+
+
+def _leave_users_frames(error: BaseException | None) -> None:
+    """Take our own frames off the top of an error's traceback, and of those of its causes."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            trace = trace.tb_next
+        error.__traceback__ = trace
+        error = error.__cause__ or error.__context__

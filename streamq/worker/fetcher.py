@@ -13,6 +13,7 @@ from streamq.codec import encode_error
 from streamq.errors import BrokerError, BrokerReset, StreamqError
 from streamq.message import Delivery, Malformed
 from streamq.worker.executor import Executor
+from streamq.worker.holdings import Holdings
 from streamq.worker.outage import Backoff, Outage
 
 _log = logging.getLogger("streamq.worker")
@@ -31,8 +32,9 @@ async def bury_malformed(fleet: Fleet, entries: Iterable[Malformed]) -> None:
 class Fetcher:
     """Moves messages from the streams to the executor."""
 
-    def __init__(self, fleet: Fleet, executor: Executor, outage: Outage) -> None:
+    def __init__(self, fleet: Fleet, executor: Executor, holdings: Holdings, outage: Outage) -> None:
         self._fleet = fleet
+        self._holdings = holdings
         self._executor = executor
         self._outage = outage
         self._stopping = False
@@ -43,7 +45,7 @@ class Fetcher:
         while not self._stopping:
             room = self._executor.room()
             if room <= 0:
-                await self._executor.progress()
+                await self._holdings.progress()
                 continue
             try:
                 fetched = await self._fleet.fetch(room)
@@ -90,7 +92,11 @@ class Fetcher:
             except BrokerError as failure:
                 self._outage.noticed(failure)
 
-    def stop(self) -> None:
-        """Have `run` return after the read that is under way."""
+    async def stop(self) -> None:
+        """Have `run` return after the read that is under way, which ends at once if it waits for messages."""
         self._stopping = True
-        self._executor.nudge()
+        self._holdings.nudge()
+        try:
+            await self._fleet.interrupt()
+        except BrokerError as error:
+            self._outage.noticed(error)  # the read ends by itself, after its BLOCK

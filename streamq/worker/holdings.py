@@ -33,6 +33,7 @@ class Holdings:
 
     def __init__(self) -> None:
         self._runs: dict[tuple[str, bytes], Run] = {}
+        self._progress: asyncio.Future[None] | None = None
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -47,6 +48,19 @@ class Holdings:
     def drop(self, run: Run) -> None:
         """Hold a run no longer: it is committed, refused or given back."""
         self._runs.pop((run.delivery.stream, run.delivery.entry), None)
+        self.nudge()
+
+    async def progress(self) -> None:
+        """Wait until a run has ended or is held no longer."""
+        if self._progress is None:
+            self._progress = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._progress)
+
+    def nudge(self) -> None:
+        """Wake those who wait for progress."""
+        if self._progress is not None:
+            self._progress.set_result(None)
+            self._progress = None
 
     def get(self, stream: str, entry: bytes) -> Run | None:
         """Return the run of an entry, if it is held."""

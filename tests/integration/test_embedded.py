@@ -176,7 +176,7 @@ def test_references_of_one_process_are_counted(directory):
     embedded.release(directory)
     assert keeper.is_locked(users_lock)
     embedded.release(directory)
-    until(lambda: not holders(directory) - {os.getpid()})
+    assert keeper.try_lock(users_lock) or is_held_alone(directory / keeper.USERS_LOCK)
     os.close(users_lock)
     embedded.release(directory)
     with pytest.raises(BrokerUnavailable, match="not, or no longer, in use"):
@@ -261,7 +261,9 @@ def test_a_killed_keeper_takes_its_server_along_and_the_next_use_starts_both(dir
     assert len(holders(directory / keeper.SERVER_LOCK)) == 1
 
 
-def test_a_server_that_outlived_its_keeper_is_adopted(directory):
+@pytest.fixture
+def left_server(directory):
+    """Yield a server without a keeper, as one is left where a server does not end with its keeper."""
     directory.mkdir()
     path = directory / keeper.SOCKET
     lock = keeper.open_lock(directory / keeper.SERVER_LOCK)
@@ -270,25 +272,25 @@ def test_a_server_that_outlived_its_keeper_is_adopted(directory):
     with subprocess.Popen(command, pass_fds=[lock]) as server:
         os.close(lock)
         until(lambda: keeper.ask(path, "PING"))
-        embedded.acquire(directory)
-        assert ask_pid(path) == server.pid
-        embedded.release(directory)
-        assert server.wait(5) == 0
-
-
-def test_an_adopted_server_that_dies_is_replaced(directory):
-    directory.mkdir()
-    path = directory / keeper.SOCKET
-    lock = keeper.open_lock(directory / keeper.SERVER_LOCK)
-    assert keeper.try_lock(lock)
-    command = keeper._server_command(directory, path, str(embedded._server_binary()))
-    with subprocess.Popen(command, pass_fds=[lock]) as server:
-        os.close(lock)
-        until(lambda: keeper.ask(path, "PING"))
-        embedded.acquire(directory)
+        yield server
         server.kill()
-    embedded.ensure(directory)
-    assert ask_pid(path) != server.pid
+    path.unlink(missing_ok=True)
+
+
+def test_a_server_that_outlived_its_keeper_is_adopted_and_ended_with_the_last_user(directory, left_server):
+    path = embedded.acquire(directory)
+    assert ask_pid(path) == left_server.pid
+    embedded.release(directory)
+    assert left_server.wait(5) == 0
+
+
+def test_the_death_of_an_adopted_server_is_noticed(directory, left_server):
+    lock = keeper.open_lock(directory / keeper.SERVER_LOCK)
+    adopted = keeper._Adopted(left_server.pid, lock)
+    assert not adopted.gone()
+    left_server.kill()
+    until(adopted.gone)
+    os.close(lock)
 
 
 def test_a_keeper_asked_to_end_stops_its_server_cleanly(directory, client):
@@ -322,8 +324,8 @@ def test_a_removed_socket_is_made_again(directory, client):
 
 def test_a_stale_socket_is_no_obstacle(directory, start_users):
     ((user, path),) = start_users()
-    end_keeper(directory, signal.SIGKILL)
-    os.kill(user, signal.SIGKILL)
+    for pid in [*holders(directory / keeper.KEEPER_LOCK), ask_pid(path), user]:
+        os.kill(pid, signal.SIGKILL)
     until(lambda: not holders(directory))
     assert path.is_socket()
     assert embedded.acquire(directory) == path

@@ -1,0 +1,1 @@
+"""Measures streamq against a bare loop, side by side in one run: ``python -m benchmarks``."""

@@ -1,0 +1,98 @@
+"""Cores and CPU time. What a platform does not tell is None."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+class Cores(NamedTuple):
+    """One core for the server, and one for the process that is measured; None where there is no choice."""
+
+    server: int | None
+    measured: int | None
+
+    @property
+    def pinned(self) -> bool:
+        """Whether there are two cores to tell apart."""
+        return self.server is not None
+
+
+def choose_cores() -> Cores:
+    """Take the first and the last core we may use: where cores have siblings, these are rarely two."""
+    if sys.platform != "linux":
+        return Cores(None, None)
+    usable = sorted(os.sched_getaffinity(0))
+    return Cores(usable[0], usable[-1]) if len(usable) > 1 else Cores(None, None)
+
+
+def pin(pid: int, core: int | None) -> None:
+    """Have a process, with the threads it has, run on one core; what it starts later inherits that."""
+    if sys.platform == "linux" and core is not None:
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {core})
+
+
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """Run this process on one core meanwhile."""
+    if sys.platform != "linux" or core is None:
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def cpu_seconds(pid: int | None) -> float | None:
+    """Return the user and system time that a process has used."""
+    if sys.platform != "linux" or not pid:
+        return None
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def only_child(pid: int) -> int | None:
+    """Return the process that `pid` has started."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return None
+    return int(children[0]) if children else None
+
+
+class Figure(NamedTuple):
+    """One measurement: tasks per second, and CPU time per task in µs."""
+
+    rate: float
+    process_us: float | None
+    server_us: float | None
+
+
+class Meter:
+    """Measures from its creation to `stop`: time, CPU of a process, and CPU of the server."""
+
+    def __init__(self, process: int | None, server: int | None) -> None:
+        self._pids = (process, server)
+        self._before = [cpu_seconds(pid) for pid in self._pids]
+        self._start = time.perf_counter()
+
+    def stop(self, count: int) -> Figure:
+        """Say what each of `count` tasks took since."""
+        rate = count / (time.perf_counter() - self._start)
+        after = [cpu_seconds(pid) for pid in self._pids]
+        process, server = (
+            None if begin is None or end is None else (end - begin) / count * 1e6
+            for begin, end in zip(self._before, after, strict=True)
+        )
+        return Figure(rate, process, server)

@@ -1,0 +1,12 @@
+"""Keys that the benchmark uses. All begin with `NAMESPACE`, and nothing else on the server is touched."""
+
+from __future__ import annotations
+
+from streamq._redis.keys import Keys
+from streamq.config import DEFAULT_QUEUE
+
+NAMESPACE = "streamq-benchmark"
+QUEUE_STREAM = Keys(NAMESPACE).queue(DEFAULT_QUEUE).ready
+BARE_STREAM = f"{NAMESPACE}:bare:stream"
+BARE_RESULT = f"{NAMESPACE}:bare:result:"
+BARE_REPLY = f"{NAMESPACE}:bare:reply"

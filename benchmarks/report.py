@@ -1,0 +1,33 @@
+"""How a measured process tells its figures: one line of JSON."""
+
+from __future__ import annotations
+
+import json
+import time
+from statistics import quantiles
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.machine import Figure
+
+WARM_UP = 50
+
+
+def say(figure: Figure) -> None:
+    """Tell a rate and the CPU time."""
+    print(json.dumps(figure))
+
+
+def say_latency(count: int, once: Callable[[], object]) -> None:
+    """Tell the median and the 99th percentile of what `once` takes, in ms."""
+    for _ in range(WARM_UP):
+        once()
+    took = []
+    for _ in range(count):
+        start = time.perf_counter()
+        once()
+        took.append((time.perf_counter() - start) * 1000)
+    steps = quantiles(took, n=100)
+    print(json.dumps((steps[49], steps[98])))

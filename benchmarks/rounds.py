@@ -1,0 +1,124 @@
+"""What is measured, in which order. Rounds take turns, and in each the other side begins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from benchmarks.drains import time_drain
+from benchmarks.machine import Cores, Figure
+from benchmarks.names import BARE_STREAM, QUEUE_STREAM
+from benchmarks.processes import Processes
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.server import Server
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is done in each round."""
+
+    rounds: int
+    tasks: int
+    single: int
+    round_trips: int
+
+
+@dataclass
+class Measure:
+    """The figures of one line of the table, one a round; of a latency the rate is its ms."""
+
+    title: str
+    explanation: str
+    unit: str = "/s"
+    bare: list[Figure] = field(default_factory=list)
+    ours: list[Figure] = field(default_factory=list)
+
+
+def _measures() -> dict[str, Measure]:
+    return {
+        "enqueue": Measure(
+            "enqueue, single",
+            "redis-py's XADD of a 100-byte field, against noop.delay(): one round trip each.",
+        ),
+        "enqueue_many": Measure(
+            "enqueue, many",
+            "a redis-py pipeline of XADDs, 250 to a round trip, against app.enqueue_many(noop.s() ...).",
+        ),
+        "drain": Measure(
+            "drain, async",
+            "XREADGROUP COUNT 100, an asyncio task for each on uvloop, a script that does XACK, XDEL and SET"
+            " PX for each, against one worker process that stores results.",
+        ),
+        "drain_threads": Measure("drain, threads", "the same worker with a task that runs in threads."),
+        "latency_p50": Measure(
+            "latency p50",
+            "XADD, a waiting XREADGROUP in another process, LPUSH and BLPOP, against noop.delay().get();"
+            " less is better.",
+            unit="ms",
+        ),
+        "latency_p99": Measure("latency p99", "of the same calls, the slowest in a hundred.", unit="ms"),
+    }
+
+
+class Rounds:
+    """Runs the rounds of a plan and collects the figures."""
+
+    def __init__(self, plan: Plan, server: Server, cores: Cores, progress: Callable[[str], None]) -> None:
+        self._plan = plan
+        self._server = server
+        self._processes = Processes(server, cores)
+        self._progress = progress
+        self.measures = _measures()
+
+    def run(self) -> dict[str, Measure]:
+        """Run all rounds."""
+        for number in range(self._plan.rounds):
+            for name, step in (
+                ("enqueue", self._enqueue),
+                ("drain", self._drain),
+                ("latency", self._latency),
+            ):
+                sides = [True, False] if number % 2 else [False, True]
+                for ours in sides:
+                    self._progress(
+                        f"round {number + 1} of {self._plan.rounds}: {name}, {'streamq' if ours else 'bare'}"
+                    )
+                    self._server.clean()
+                    step("ours" if ours else "bare")
+            self._progress(f"round {number + 1} of {self._plan.rounds}: drain in threads")
+            self._server.clean()
+            self._drain_threads()
+        return self.measures
+
+    def _add(self, name: str, side: str, figure: Figure) -> None:
+        measure = self.measures[name]
+        (measure.ours if side == "ours" else measure.bare).append(figure)
+
+    def _enqueue(self, side: str) -> None:
+        self._add("enqueue", side, Figure(*self._processes.job(side, "enqueue", self._plan.single)))
+
+    def _drain(self, side: str) -> None:
+        total = self._plan.tasks
+        self._add("enqueue_many", side, Figure(*self._processes.job(side, "enqueue_many", total)))
+        if side == "ours":
+            with self._processes.worker() as pid:
+                figure = time_drain(self._server, QUEUE_STREAM, total, pid)
+        else:
+            with self._processes.bare("drain") as pid:
+                figure = time_drain(self._server, BARE_STREAM, total, pid)
+        self._add("drain", side, figure)
+
+    def _drain_threads(self) -> None:
+        total = self._plan.tasks // 2
+        self._processes.job("ours", "fill_for_threads", total)
+        with self._processes.worker() as pid:
+            self._add("drain_threads", "ours", time_drain(self._server, QUEUE_STREAM, total, pid))
+
+    def _latency(self, side: str) -> None:
+        with self._processes.worker() if side == "ours" else self._processes.bare("echo"):
+            times = self._processes.job(side, "latency", self._plan.round_trips, beside_server=True)
+        for name, value in zip(("latency_p50", "latency_p99"), times, strict=True):
+            self._add(name, side, Figure(value, None, None))

@@ -1,0 +1,84 @@
+"""Medians of all rounds, as a table and as JSON."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from rich.console import Console
+
+    from benchmarks.machine import Figure
+    from benchmarks.rounds import Measure
+
+
+def summary(measure: Measure) -> dict[str, Any]:
+    """Reduce the rounds of a measure to medians; the ratio is the median of the ratios of the rounds."""
+    ratios = [ours.rate / bare.rate for bare, ours in zip(measure.bare, measure.ours, strict=False)]
+    return {
+        "title": measure.title,
+        "unit": measure.unit,
+        "bare": _side(measure.bare),
+        "streamq": _side(measure.ours),
+        "ratio": _median(ratios),
+    }
+
+
+def _side(figures: list[Figure]) -> dict[str, Any] | None:
+    if not figures:
+        return None
+    return {
+        "value": _median(figure.rate for figure in figures),
+        "process_us": _median(figure.process_us for figure in figures),
+        "server_us": _median(figure.server_us for figure in figures),
+        "rounds": [figure.rate for figure in figures],
+    }
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def show(console: Console, measures: Mapping[str, Measure], about: str) -> None:
+    """Print the table, and below it what each line means."""
+    table = Table(title=about, title_justify="left")
+    table.add_column("")
+    for name in ("bare", "streamq", "ratio", "process µs", "server µs"):
+        table.add_column(name, justify="right")
+    for measure in measures.values():
+        line = summary(measure)
+        bare, ours = line["bare"] or {}, line["streamq"] or {}
+        table.add_row(
+            measure.title,
+            _number(bare.get("value"), measure.unit),
+            _number(ours.get("value"), measure.unit),
+            f"{line['ratio']:.2f}" if line["ratio"] is not None else "",
+            _pair(bare.get("process_us"), ours.get("process_us")),
+            _pair(bare.get("server_us"), ours.get("server_us")),
+        )
+    console.print(table)
+    for measure in measures.values():
+        console.print(f"{measure.title}: {measure.explanation}", highlight=False, soft_wrap=True)
+    console.print(
+        "ratio: streamq to bare, the median of the rounds. process and server µs: CPU time per task, user and"
+        " system, bare -> streamq; the process is the producer, or in a drain the one that runs the tasks.",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _number(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f} {unit}" if unit == "ms" else f"{value:,.0f} {unit}"
+
+
+def _pair(bare: float | None, ours: float | None) -> str:
+    if ours is None:
+        return ""
+    return f"{ours:.0f}" if bare is None else f"{bare:.0f} -> {ours:.0f}"

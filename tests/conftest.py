@@ -1,0 +1,125 @@
+"""Servers, workers and the checks that follow every test."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import ModuleType
+
+import pytest
+
+from streamq._redis.connections import SyncConnection
+from tests import servers
+from tests.workers import Worker, until
+
+_PERMANENT = (":queues", ":stream:5", ":stream:returned", ":dead", ":delayed")
+
+
+def pytest_report_header() -> list[str]:
+    """Name the servers that are used, and say why others are not."""
+    missing = [f"  not {name}: {reason}" for name, reason in servers.unavailable().items()]
+    return [f"servers: {', '.join(servers.available())}", *missing]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for ``any_server`` on each server."""
+    if "any_server" in metafunc.fixturenames:
+        metafunc.parametrize("any_server", servers.available(), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def _servers() -> Iterator[servers.Servers]:
+    started = servers.Servers()
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="session")
+def any_server(request: pytest.FixtureRequest, _servers: servers.Servers) -> str:
+    return _servers.url(request.param)
+
+
+@pytest.fixture
+def connection(request: pytest.FixtureRequest) -> Iterator[SyncConnection]:
+    """Connect to the server of the test, which is empty at first, and must be left in order."""
+    url = request.getfixturevalue("server_url")
+    opened = SyncConnection(url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def server_url(request: pytest.FixtureRequest, _servers: servers.Servers) -> Iterator[str]:
+    """Give the URL of an empty server; the embedded one, unless the test also asks for ``any_server``."""
+    all_of_them = "any_server" in request.fixturenames
+    url = request.getfixturevalue("any_server") if all_of_them else _servers.url(servers.EMBEDDED)
+    connection = SyncConnection(url)
+    connection.client.execute_command("FLUSHALL")
+    yield url
+    strays = _strays(connection)
+    connection.close()
+    assert not strays, f"keys without owner or time to live: {strays}"
+
+
+def _strays(connection: SyncConnection) -> list[str]:
+    """Find keys that nobody will ever delete: no time to live, not permanent, and no task that is still to end."""
+    run = connection.client.execute_command
+    found = []
+    for key in run("KEYS", "*"):
+        name = key.decode()
+        if name.endswith(_PERMANENT) or run("PTTL", key) != -1:
+            continue
+        if ":task:" in name and run("HGET", key, "state") in (b"queued", b"delayed"):
+            continue
+        found.append(name)
+    return found
+
+
+@pytest.fixture
+def start_worker(server_url: str) -> Iterator[Callable[..., Worker]]:
+    """Start workers of the test's server; they are stopped at the end."""
+    started: list[Worker] = []
+
+    def start(app: str, *options: str, **more: object) -> Worker:
+        worker = Worker(app, server_url, *options, **more)  # type: ignore[arg-type]
+        started.append(worker)
+        return worker
+
+    yield start
+    for worker in started:
+        worker.stop()
+
+
+@pytest.fixture
+def load_app(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
+    """Import a module of ``tests/apps`` anew, so that its app uses the test's server."""
+    loaded: list[ModuleType] = []
+    monkeypatch.setenv("STREAMQ_URL", server_url)
+
+    def load(name: str) -> ModuleType:
+        sys.modules.pop(name, None)
+        loaded.append(importlib.import_module(name))
+        return loaded[-1]
+
+    yield load
+    for module in loaded:
+        module.app.close()
+
+
+@pytest.fixture
+def basic(load_app: Callable[[str], ModuleType]) -> ModuleType:
+    """Give the module of simple tasks."""
+    return load_app("tests.apps.basic")
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """Fail a test that leaves a thread of streamq's or, by way of a ResourceWarning, a socket."""
+    before = set(threading.enumerate())
+    yield
+    ours = [t for t in threading.enumerate() if t not in before and t.name.startswith("streamq")]
+    until(lambda: not any(thread.is_alive() for thread in ours), seconds=3, why=f"threads are left: {ours}")
+    gc.collect()
