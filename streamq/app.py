@@ -24,8 +24,10 @@ Lifespan = Callable[["StreamQ"], AbstractAsyncContextManager[Any]]
 class _Decorator(Protocol):
     """Makes a task of an async or a plain function."""
 
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload  # an async function is a function too: the first that fits is meant
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
 
@@ -33,8 +35,8 @@ class _Decorator(Protocol):
 class _BindingDecorator(Protocol):
     """Makes a task of a function whose first parameter is the context."""
 
-    @overload
-    def __call__(
+    @overload  # see above
+    def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
     ) -> AsyncTask[P, R]: ...
     @overload
@@ -69,13 +71,16 @@ class _TaskMaker:
         self._registry = registry
         self._find_broker = find_broker
 
-    @overload
-    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload  # an async function is a function too: the first that fits is meant
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload
     def __call__(
         self,
+        /,
         *,
         bind: Literal[True],
         name: str | None = ...,
@@ -86,6 +91,7 @@ class _TaskMaker:
     @overload
     def __call__(
         self,
+        /,
         *,
         bind: Literal[False] = ...,
         name: str | None = ...,
@@ -134,9 +140,13 @@ class _TaskMaker:
 
 def _check(options: TaskOptions) -> None:
     if not options.name.isprintable() or any(character in ": *?[]{}" for character in options.name):
-        raise ConfigError(f"task name {options.name!r} cannot be used: no spaces, ':', '*', '?', brackets or braces")
+        raise ConfigError(
+            f"task name {options.name!r} cannot be used: no spaces, ':', '*', '?', brackets or braces"
+        )
     if options.timeout is not None and not options.timeout > 0:
-        raise ConfigError(f"task {options.name}: timeout must be more than 0 seconds, not {options.timeout!r}")
+        raise ConfigError(
+            f"task {options.name}: timeout must be more than 0 seconds, not {options.timeout!r}"
+        )
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in options.raises):
         raise ConfigError(f"task {options.name}: raises must be exception classes, not {options.raises!r}")
 
@@ -147,7 +157,9 @@ _current: list[StreamQ] = []
 
 def _current_broker() -> Broker:
     if not _current:
-        raise ConfigError("there is no app yet: make a StreamQ(...) before tasks of streamq.task are enqueued")
+        raise ConfigError(
+            "there is no app yet: make a StreamQ(...) before tasks of streamq.task are enqueued"
+        )
     return _current[-1].broker
 
 
@@ -186,7 +198,11 @@ class StreamQ:
     ) -> None:
         given: dict[str, Any] = {} if url is None else {"url": url}
         self.settings = Settings(
-            **given, namespace=namespace, result_ttl=result_ttl, max_payload=max_payload, max_result=max_result
+            **given,
+            namespace=namespace,
+            result_ttl=result_ttl,
+            max_payload=max_payload,
+            max_result=max_result,
         )
         self.broker = Broker(self.settings)
         self.include = (include,) if isinstance(include, str) else tuple(include)

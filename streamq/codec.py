@@ -69,9 +69,7 @@ class CallCodec:
         plain = [p for p in parameters if p.kind in _POSITIONAL]
         keywords_needed = any(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
         self._fewest = len(parameters) + 1 if keywords_needed else sum(p.default is p.empty for p in plain)
-        self._most = (
-            2**31 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(plain)
-        )
+        self._most = 2**31 if any(p.kind is p.VAR_POSITIONAL for p in parameters) else len(plain)
 
     @cached_property
     def parameters(self) -> list[inspect.Parameter]:
@@ -81,9 +79,7 @@ class CallCodec:
             ConfigError: an annotation names something that does not exist.
         """
         hints = _hints(self.name, self.function)
-        return [
-            p.replace(annotation=hints.get(p.name, Any)) for p in self.signature.parameters.values()
-        ]
+        return [p.replace(annotation=hints.get(p.name, Any)) for p in self.signature.parameters.values()]
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Call]:
@@ -150,7 +146,9 @@ class CallCodec:
                 return self._decode_both_kinds(data)
             return self._adapter.validate_json(data)
         except ValidationError as error:
-            raise ArgumentError(f"{self.name}(): {_explain(error, list(self.signature.parameters))}") from None
+            raise ArgumentError(
+                f"{self.name}(): {_explain(error, list(self.signature.parameters))}"
+            ) from None
 
     def _decode_both_kinds(self, data: bytes) -> Call:
         """Validate parameter by parameter: pydantic takes an array or an object, but not both at once."""
@@ -203,7 +201,9 @@ def encode_result(value: Any) -> bytes:
     try:
         return _to_json(value)
     except _UNENCODABLE as error:
-        raise ResultEncodeError(f"the returned {type(value).__name__} cannot be stored as JSON: {error}") from error
+        raise ResultEncodeError(
+            f"the returned {type(value).__name__} cannot be stored as JSON: {error}"
+        ) from error
 
 
 class ResultCodec:
@@ -229,7 +229,9 @@ class ResultCodec:
             return self._adapter.validate_json(b"[%b]" % data)[0][0]
         except (ValidationError, PydanticUserError) as error:
             detail = _explain(error) if isinstance(error, ValidationError) else str(error)
-            raise ResultDecodeError(f"the result of {self.name} does not fit its annotation: {detail}") from None
+            raise ResultDecodeError(
+                f"the result of {self.name} does not fit its annotation: {detail}"
+            ) from None
 
 
 def decode_plain(data: bytes) -> Any:

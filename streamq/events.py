@@ -87,28 +87,26 @@ def read_event(data: bytes) -> Event:
         ValueError: it is none.
     """
     try:
-        told = json.loads(data)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if not isinstance(told, dict):
-        raise ValueError("not a JSON object")
-    kind, texts = told.pop("event", None), {name: told.pop(name, None) for name in _TEXTS}
-    if not isinstance(kind, str):
-        raise ValueError("has no event")
-    for name, value in texts.items():
-        if not isinstance(value, str | None):
-            raise ValueError(f"{name} is {value!r}")
-    time = _moment(told.pop("time", None))
-    if "due" in told:
-        told["due"] = _moment(told["due"])
-    return Event(kind, time, **texts, details=told)
+        told: Any = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from None
+    match told:
+        case {"event": str(kind), "time": int(ms) | float(ms), **more}:
+            texts: dict[str, Any] = {name: more.pop(name, None) for name in _TEXTS}
+        case _:
+            raise ValueError("it has no event or no time")
+    if wrong := [name for name, text in texts.items() if not isinstance(text, str | None)]:
+        raise ValueError(f"its {wrong[0]} is not text")
+    if isinstance(due := more.get("due"), int | float):
+        more["due"] = _moment(due)
+    return Event(kind, _moment(ms), **texts, details={str(name): value for name, value in more.items()})
 
 
-def _moment(ms: object) -> datetime:
+def _moment(ms: float) -> datetime:
     try:
-        return datetime.fromtimestamp(ms / 1000, UTC)  # type: ignore[operator]
-    except (TypeError, ValueError, OverflowError, OSError):
-        raise ValueError(f"{ms!r} is no time in ms") from None
+        return datetime.fromtimestamp(ms / 1000, UTC)
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(f"{ms} is no time in ms") from None
 
 
 @dataclass(frozen=True)

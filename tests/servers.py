@@ -70,7 +70,7 @@ class Servers:
     def _start_embedded(self, _name: str) -> str:
         from streamq._redis import embedded  # noqa: PLC0415 - containers alone need no extra
 
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="streamq-", dir="/tmp")))  # noqa: S108 - short
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="streamq-", dir="/tmp")))
         embedded.acquire(folder)
         self._stack.callback(embedded.release, folder)
         return f"embedded://{folder}"

@@ -145,7 +145,8 @@ class SyncConnection:
         except BrokerUnavailable:
             if not self._patient:
                 raise
-        return Retrying(**_PATIENCE)(self._run_once, call)
+        result: T = Retrying(**_PATIENCE)(self._run_once, call)
+        return result
 
     def _run_once(self, call: Call[T]) -> T:
         try:
@@ -155,6 +156,10 @@ class SyncConnection:
                 return call.parse(self._send(*call.with_text))
         except _FAILURES as error:
             raise translate(error) from error
+
+    def pubsub(self) -> Any:
+        """Return a subscriber on a socket of its own."""
+        return self.client.pubsub()  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Close every socket; for an embedded server, cease to be one of its users."""

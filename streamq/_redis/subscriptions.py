@@ -29,7 +29,7 @@ class Doorbell:
 
     def __init__(self, connection: SyncConnection, channel: str) -> None:
         self.channel = channel
-        self._pubsub = connection.client.pubsub()
+        self._pubsub = connection.pubsub()
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Callable[[], object]]] = {}
         self._subscribed = threading.Event()
@@ -104,7 +104,7 @@ def messages(connection: SyncConnection, pattern: str) -> Iterator[tuple[str, by
     Yields:
         The channel and data of a message; None at each (re)subscription; the error when the server is away.
     """
-    pubsub = connection.client.pubsub()
+    pubsub = connection.pubsub()
     try:
         while True:
             try:

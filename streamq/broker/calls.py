@@ -81,7 +81,11 @@ def due(queue: QueueKeys, limit: int) -> Call[Due]:
 def promote(queue: QueueKeys, task_ids: Sequence[str]) -> Call[int]:
     """Move delayed tasks to the ready stream, those that are due; returns how many."""
     keys = [queue.ready, queue.delayed, *map(queue.record, task_ids)]
-    return Call(("EVALSHA", _PROMOTE.digest, len(keys), *keys, GROUP, queue.events, queue.name, *task_ids), int, _PROMOTE)
+    return Call(
+        ("EVALSHA", _PROMOTE.digest, len(keys), *keys, GROUP, queue.events, queue.name, *task_ids),
+        int,
+        _PROMOTE,
+    )
 
 
 def create_group(stream: str) -> Call[None]:
@@ -89,7 +93,9 @@ def create_group(stream: str) -> Call[None]:
     return Call(("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), nothing)
 
 
-def fetch(streams: dict[str, str], consumer: str, count: int, block_ms: int) -> Call[list[Delivery | Malformed]]:
+def fetch(
+    streams: dict[str, str], consumer: str, count: int, block_ms: int
+) -> Call[list[Delivery | Malformed]]:
     """Read new messages of `streams` (key to queue name), at most `count` from each, most urgent stream first."""
 
     def read(reply: list[Any] | None) -> list[Delivery | Malformed]:
@@ -125,7 +131,11 @@ def held_by(queue: QueueKeys, stream: str, consumer: str, count: int) -> Call[li
     """Read at most `count` entries that are pending under `consumer`."""
 
     def read(reply: list[Any] | None) -> list[Delivery | Malformed]:
-        return [read_entry(queue.name, stream, entry, fields) for _, found in reply or () for entry, fields in found]
+        return [
+            read_entry(queue.name, stream, entry, fields)
+            for _, found in reply or ()
+            for entry, fields in found
+        ]
 
     return Call(("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "STREAMS", stream, "0"), read)
 
@@ -164,7 +174,14 @@ def finish(
 
 
 def bury(
-    queue: QueueKeys, what: Delivery | Malformed, reason: str, error: bytes, *, done: str, worker: str, ttl_ms: int
+    queue: QueueKeys,
+    what: Delivery | Malformed,
+    reason: str,
+    error: bytes,
+    *,
+    done: str,
+    worker: str,
+    ttl_ms: int,
 ) -> Call[bool]:
     """Move one entry to the dead letters and end its task; False if it is another's by now."""
     keys = [what.stream, queue.dead]

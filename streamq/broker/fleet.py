@@ -13,7 +13,9 @@ from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerReset
 from streamq.message import Delivery, Malformed
 
-_FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
+_FETCH_MARGIN_SECONDS = (
+    5.0  # how much longer than its BLOCK a read may take before the connection is given up
+)
 _RESCUE_BATCH = 100
 
 T = TypeVar("T")
@@ -113,17 +115,13 @@ class Fleet:
         given = 0
         for stream, group in _by_stream(deliveries, lambda one: one.stream).items():
             queue = self.keys.queue(group[0].message.queue)
-            given += await self._commands.run(
-                calls.give_back(queue, stream, self.consumer, group, died=died)
-            )
+            given += await self._commands.run(calls.give_back(queue, stream, self.consumer, group, died=died))
         return given
 
     async def claim(self, stream: str, lease_ms: int, cursor: bytes, count: int) -> calls.Claimed:
         """Take over entries of `stream` that nobody has renewed for a lease."""
         queue = self.keys.queue(self._streams[stream])
-        return await self._commands.run(
-            calls.claim(queue, stream, self.consumer, lease_ms, cursor, count)
-        )
+        return await self._commands.run(calls.claim(queue, stream, self.consumer, lease_ms, cursor, count))
 
     async def promote(self, queue: str, limit: int) -> calls.Due:
         """Move delayed tasks whose time has come to their stream; returns what was due."""
@@ -191,7 +189,11 @@ def rescue(settings: Settings, queues: Sequence[str], consumer: str) -> int:
                     held = connection.run(calls.held_by(queue, stream, consumer, _RESCUE_BATCH))
                     good = [one for one in held if isinstance(one, Delivery)]
                     # What cannot be read stays pending: the next reclaim buries it.
-                    moved = connection.run(calls.give_back(queue, stream, consumer, good, died=True)) if good else 0
+                    moved = (
+                        connection.run(calls.give_back(queue, stream, consumer, good, died=True))
+                        if good
+                        else 0
+                    )
                     given += moved
                     if not moved:
                         break

@@ -89,8 +89,10 @@ async def depths(settings: Settings) -> tuple[int, list[Depth]]:
         by_queue = dict(zip(queues, zip(*[iter(sizes)] * each, strict=True), strict=True))
         # Only streams that have entries are asked for those pending: one that does not exist would be an error.
         streams = [
-            stream for queue, found in by_queue.items()
-            for stream, entries in zip(queue.streams, found, strict=False) if entries
+            stream
+            for queue, found in by_queue.items()
+            for stream, entries in zip(queue.streams, found, strict=False)
+            if entries
         ]
         held = await connection.run_together(*map(pending, streams)) if streams else []
     finally:

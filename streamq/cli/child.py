@@ -26,7 +26,7 @@ class Line:
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
-        self._socket.set_inheritable(False)  # noqa: FBT003 - the socket's own signature
+        self._socket.set_inheritable(False)
 
     def say(self, **message: Any) -> None:
         """Send one message; if nobody is there any more, that shows elsewhere."""
@@ -39,7 +39,7 @@ class Line:
         def readable() -> None:
             if not self._socket.recv(4096):
                 loop.remove_reader(self._socket)
-                stop.ask()
+                stop.orphaned()
 
         loop.add_reader(self._socket, readable)
 

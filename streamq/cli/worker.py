@@ -17,30 +17,56 @@ _DEFAULTS = WorkerSettings()
 
 @click.command("worker")
 @click.argument("app", metavar="MODULE:APP")
-@click.option("-Q", "--queues", default=DEFAULT_QUEUE, show_default=True, help="Queues to serve, joined by commas.")
 @click.option(
-    "-c", "--concurrency", type=click.IntRange(1), default=_DEFAULTS.concurrency, show_default=True,
+    "-Q", "--queues", default=DEFAULT_QUEUE, show_default=True, help="Queues to serve, joined by commas."
+)
+@click.option(
+    "-c",
+    "--concurrency",
+    type=click.IntRange(1),
+    default=_DEFAULTS.concurrency,
+    show_default=True,
     help="Async tasks at a time, in each process.",
 )
 @click.option(
-    "--threads", type=click.IntRange(1), default=_DEFAULTS.threads, show_default=True,
+    "--threads",
+    type=click.IntRange(1),
+    default=_DEFAULTS.threads,
+    show_default=True,
     help="Sync tasks at a time, in each process.",
 )
-@click.option("-p", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Child processes.")
-@click.option("-n", "--name", default=_DEFAULTS.name, show_default="the host's", help="What logs and events call it.")
 @click.option(
-    "--lease", type=click.FloatRange(0.5), default=_DEFAULTS.lease, show_default=True, metavar="SECONDS",
+    "-p", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Child processes."
+)
+@click.option(
+    "-n", "--name", default=_DEFAULTS.name, show_default="the host's", help="What logs and events call it."
+)
+@click.option(
+    "--lease",
+    type=click.FloatRange(0.5),
+    default=_DEFAULTS.lease,
+    show_default=True,
+    metavar="SECONDS",
     help="Without a sign of life for so long, its tasks go to other workers.",
 )
 @click.option(
-    "--grace", type=click.FloatRange(0), default=_DEFAULTS.grace, show_default=True, metavar="SECONDS",
+    "--grace",
+    type=click.FloatRange(0),
+    default=_DEFAULTS.grace,
+    show_default=True,
+    metavar="SECONDS",
     help="How long running tasks may go on after SIGTERM.",
 )
 @click.option(
-    "-l", "--log-level", default=_DEFAULTS.log_level, show_default=True,
+    "-l",
+    "--log-level",
+    default=_DEFAULTS.log_level,
+    show_default=True,
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
 )
-@click.option("--log-format", default=_DEFAULTS.log_format, show_default=True, type=click.Choice(["text", "json"]))
+@click.option(
+    "--log-format", default=_DEFAULTS.log_format, show_default=True, type=click.Choice(["text", "json"])
+)
 def command(app: str, queues: str, **options: Any) -> None:
     """Run the tasks of MODULE:APP, such as shop.tasks:app, until SIGTERM or Ctrl-C.
 
@@ -71,5 +97,8 @@ def _banner(app: str, worker: WorkerSettings, ready: dict[str, Any]) -> str:
         "times": f"lease {worker.lease:g} s, grace {worker.grace:g} s",
     }
     return "\n".join(
-        [f"streamq {__version__} worker {worker.name!r} is ready", *(f"  {k:<7} {v}" for k, v in lines.items())]
+        [
+            f"streamq {__version__} worker {worker.name!r} is ready",
+            *(f"  {k:<7} {v}" for k, v in lines.items()),
+        ]
     )

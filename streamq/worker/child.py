@@ -61,6 +61,10 @@ class Stop:
         """Ask, from any thread or from a signal handler."""
         self._loop.call_soon_threadsafe(self._ask)
 
+    def orphaned(self) -> None:
+        """Note that the supervisor is gone: reason to stop, but not to hurry."""
+        self.asked.set()
+
     def _ask(self) -> None:
         (self.at_once if self.asked.is_set() else self.asked).set()
 
@@ -213,9 +217,10 @@ class _Child:
         try:
             given = await self._fleet.give_back([run.delivery for run in runs])
         except BrokerError as error:
-            _log.warning("%d tasks could not be handed back, the lease brings them back: %s", len(runs), error)
+            _log.warning(
+                "%d tasks could not be handed back, the lease brings them back: %s", len(runs), error
+            )
         else:
             _log.info("handed back %d tasks", given)
         for run in runs:
             self._holdings.drop(run)
-

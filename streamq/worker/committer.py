@@ -110,7 +110,9 @@ class Committer:
         else:
             if moved:
                 message = run.delivery.message
-                _log.error("task %s (%s) is unknown here: moved to the dead letters", message.id, message.task)
+                _log.error(
+                    "task %s (%s) is unknown here: moved to the dead letters", message.id, message.task
+                )
             else:
                 _fenced(run.delivery)
         self._holdings.drop(run)

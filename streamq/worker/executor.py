@@ -108,7 +108,9 @@ class Executor:
         if free_sync > 0:
             return min(free_async, free_sync)
         # All threads are taken: go on for the sake of async tasks, but not until memory is full of sync ones.
-        return min(free_async, 1 + len(self._sync_waiting)) if len(self._sync_waiting) < self._pool.size else 0
+        return (
+            min(free_async, 1 + len(self._sync_waiting)) if len(self._sync_waiting) < self._pool.size else 0
+        )
 
     # ---- what runs
 
@@ -213,7 +215,9 @@ class Executor:
     def _succeeded(self, value: Any) -> Succeeded:
         result = encode_result(value)
         if len(result) > self._max_result:
-            raise ResultTooLarge(f"the result has {len(result)} bytes, over the limit of {self._max_result} (max_result)")
+            raise ResultTooLarge(
+                f"the result has {len(result)} bytes, over the limit of {self._max_result} (max_result)"
+            )
         return Succeeded(result)
 
     def _failed(self, run: Run, error: BaseException) -> Failed:
@@ -221,7 +225,14 @@ class Executor:
         task = run.task
         expected = task is not None and isinstance(error, task.options.raises)
         name, level = run.delivery.message.task, logging.INFO if expected else logging.ERROR
-        _log.log(level, "%s failed: %s: %s", name, type(error).__name__, error, exc_info=None if expected else error)
+        _log.log(
+            level,
+            "%s failed: %s: %s",
+            name,
+            type(error).__name__,
+            error,
+            exc_info=None if expected else error,
+        )
         return Failed(encode_error(error))
 
     # ---- the end

@@ -25,7 +25,10 @@ async def bury_malformed(fleet: Fleet, entries: Iterable[Malformed]) -> None:
         error = encode_error(StreamqError(f"the message {entry.reason}"), with_traceback=False)
         if await fleet.bury(entry, f"malformed: {entry.reason}", error):
             _log.error(
-                "entry %s of queue %s %s: moved to the dead letters", entry.entry.decode(), entry.queue, entry.reason
+                "entry %s of queue %s %s: moved to the dead letters",
+                entry.entry.decode(),
+                entry.queue,
+                entry.reason,
             )
 
 

@@ -188,6 +188,6 @@ class Supervisor:
         try:
             given = rescue(self._settings, self._worker.queues, child.consumer)
         except BrokerError as error:
-            _log.error("%s died (%s); its lease brings back what it held: %s", child.consumer, how, error)  # noqa: TRY400
+            _log.error("%s died (%s); its lease brings back what it held: %s", child.consumer, how, error)
         else:
             _log.error("%s died (%s); handed back the %d tasks it held", child.consumer, how, given)

@@ -30,7 +30,7 @@ async def lifespan(_app: StreamQ) -> AsyncIterator[str]:
 app = StreamQ(lifespan=lifespan)
 
 
-class OutOfStock(Exception):  # noqa: N818 - a user's own
+class OutOfStock(Exception):
     pass
 
 

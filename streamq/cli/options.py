@@ -1,0 +1,63 @@
+"""What several commands share: their options, and how they print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from streamq.config import DEFAULT_URL, Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def server_options(command: F) -> F:
+    """Add the options that say where the app's data is; `settings_of` takes their values."""
+    url = click.option(
+        "--url", default=DEFAULT_URL, show_default=True, envvar="STREAMQ_URL", show_envvar=True, help="The server."
+    )
+    namespace = click.option(
+        "--namespace", default=Settings.namespace, show_default=True, help="First part of every key of the app."
+    )
+    return url(namespace(command))
+
+
+def json_option(text: str) -> Callable[[F], F]:
+    """Add the option ``--json``, for programs that read what is printed."""
+    return click.option("--json", "as_json", is_flag=True, help=text)
+
+
+def settings_of(url: str, namespace: str) -> Settings:
+    """Make the settings of the app whose data is there.
+
+    Raises:
+        ConfigError: the namespace cannot be used.
+    """
+    return Settings(url=url, namespace=namespace)
+
+
+def print_any_text() -> None:
+    """Have characters that the terminal's or the file's encoding lacks printed as escapes, and not end the command."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Write a value as JSON, in the letters of its language."""
+    return json.dumps(value, indent=indent, ensure_ascii=False)
+
+
+def in_one_line(text: str) -> str:
+    """Escape what would break a line or command a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def stop_waiting(task_id: str) -> None:
+    """End the command after a Ctrl-C, as shells expect it."""
+    click.echo(f"\nstreamq: stopped waiting; task {task_id} goes on", err=True)
+    sys.exit(130)
