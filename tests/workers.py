@@ -77,6 +77,10 @@ class Worker:
 
         until(printed, seconds=seconds, why=f"{text!r} is not in the log")
 
+    def until_logged_by_orphan(self, text: str) -> None:
+        """Wait until a child, whose supervisor is gone, has printed `text`."""
+        until(lambda: text in self.log, why=f"{text!r} is not in the log")
+
     def terminate(self, *, seconds: float = 15.0) -> int:
         """Stop it with SIGTERM, and return its exit code."""
         self._children.update(self.children)

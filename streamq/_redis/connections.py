@@ -203,9 +203,13 @@ class AsyncConnection:
         for call in calls:
             pipeline.execute_command(*call.words)
         try:
-            replies = await pipeline.execute()
+            # Raised by the pipeline itself, an error would have a text of redis-py's before the server's.
+            replies = await pipeline.execute(raise_on_error=False)
         except _FAILURES as error:
             raise translate(error) from error
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise translate(reply) from reply
         return [call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
 
     async def close(self) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 START_SECONDS: Final = 10.0
+# One more than a server needs that starts at all: it may be killed meanwhile.
+START_TRIES: Final = 2
 # Below the limit of a socket's address: 104 bytes with the closing zero on macOS, 108 on Linux.
 SOCKET_PATH_BYTES: Final = 100
 
@@ -107,6 +109,7 @@ def ensure(directory: Path) -> Path:
 
     Raises:
         MissingExtra: the package that carries the server is not installed.
+        ConfigError: that package has no server for this platform, or there is no place for the socket.
         BrokerUnavailable: the server did not answer within 10 seconds, or ended while starting; or this
             process has not acquired the directory. References stay as they were.
     """
@@ -209,15 +212,15 @@ def _alone(path: Path) -> Iterator[None]:
 def _wait_for_server(directory: Path) -> Path:
     keeper_lock = keeper.open_lock(directory / keeper.KEEPER_LOCK)
     try:
-        started = False
+        tries = START_TRIES
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             socket_path = _socket_path(directory)
             if not keeper.is_locked(keeper_lock):
-                if started:
+                if tries == 0:
                     break
+                tries -= 1
                 _start_keeper(directory, socket_path)
-                started = True
                 continue
             reply = keeper.ask(socket_path, "PING")
             if reply.startswith(b"-LOADING"):  # a large file may take longer; the server is well

@@ -107,7 +107,7 @@ def _near(name: str, known: Iterable[str]) -> list[str]:
     last = name.rpartition(".")[2]
     by_last = {one.rpartition(".")[2]: one for one in known}
     near = [one for one in known if one.rpartition(".")[2] == last]
-    near += difflib.get_close_matches(name, known)
+    near += difflib.get_close_matches(name, known, cutoff=0.85)  # names of one module are never far from each other
     near += [by_last[one] for one in difflib.get_close_matches(last, by_last)]
     return list(dict.fromkeys(near))[:_MOST_NAMES]
 
@@ -121,8 +121,8 @@ def _wait(app: StreamQ, called: AsyncResult[Any], timeout: float | None) -> int:
     except TaskFailed as error:
         click.echo(f"streamq: {error}".rstrip("\n"), err=True)
         return _FAILED
-    except ResultTimeout as error:
-        click.echo(f"streamq: {error}; it goes on", err=True)
+    except ResultTimeout:
+        click.echo(f"streamq: the task has not ended after {timeout:g} s; it is {result.status()}", err=True)
         return _LATE
     except KeyboardInterrupt:
         stop_waiting(called.id)

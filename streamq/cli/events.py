@@ -7,11 +7,20 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamq.cli.options import in_one_line, json_option, print_any_text, server_options, settings_of, to_json
+from streamq.cli.options import (
+    in_one_line,
+    json_option,
+    naming_the_server,
+    print_any_text,
+    server_options,
+    settings_of,
+    to_json,
+)
 
 if TYPE_CHECKING:
     from streamq.config import Settings
@@ -66,10 +75,8 @@ def command(
         print_any_text()
         wanted = Wanted(types, tasks, queues)
         columns = _Columns()
-        for number, event in enumerate(_follow(settings_of(url, namespace), wanted), 1):
+        for event in islice(_follow(settings_of(url, namespace), wanted), count):
             click.echo(to_json(event.to_dict()) if as_json else columns.line(event))  # echo flushes
-            if number == count:
-                break
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
@@ -79,22 +86,21 @@ def command(
 
 def _follow(settings: Settings, wanted: Wanted) -> Iterator[Event]:
     """Give the events, and say on standard error what stands in their way."""
-    from streamq._redis.connections import display_url  # noqa: PLC0415 - --help must answer quickly
-    from streamq.events import Connected, Lost, Unreadable, listen  # noqa: PLC0415
+    from streamq.events import Connected, Lost, Unreadable, listen  # noqa: PLC0415 - --help must answer quickly
 
-    server = display_url(settings.url)
-    for heard in listen(settings, wanted):
-        match heard:
-            case Connected(again=False):
-                _say(f"listening to {server}, namespace {settings.namespace}")
-            case Connected():
-                _say("the server is back; events from the time between are lost")
-            case Lost(error):
-                _say(f"lost the connection: {error}; trying again")
-            case Unreadable(channel, reason):
-                _say(in_one_line(f"skipped a message on {channel} that is no event: {reason}"))
-            case event:
-                yield event
+    with naming_the_server(settings) as server:
+        for heard in listen(settings, wanted):
+            match heard:
+                case Connected(again=False):
+                    _say(f"listening to {server}, namespace {settings.namespace}")
+                case Connected():
+                    _say("the server is back; events from the time between are lost")
+                case Lost(error):
+                    _say(f"lost the connection: {error}; trying again")
+                case Unreadable(channel, reason):
+                    _say(in_one_line(f"skipped a message on {channel} that is no event: {reason}"))
+                case event:
+                    yield event
 
 
 def _say(text: str) -> None:
@@ -117,11 +123,13 @@ class _Columns:
         texts = [in_one_line(fact or missing) for fact in facts]
         self._widths = [max(width, len(text)) for width, text in zip(self._widths, texts, strict=True)]
         cells = [text.ljust(width) for text, width in zip(texts, self._widths, strict=True)]
-        cells[1] = click.style(cells[1], **_COLOURS.get(event.type, {}))
+        if event.type in _COLOURS:
+            cells[1] = click.style(cells[1], **_COLOURS[event.type])
         details = dict(event.details)
         if is_task and event.worker:
             details = {"worker": event.worker, **details}
-        return "  ".join([*cells, *(f"{in_one_line(name)}={self._value(value)}" for name, value in details.items())])
+        told = (f"{in_one_line(name)}={self._value(value)}" for name, value in details.items())
+        return "  ".join([*cells, *told]).rstrip()
 
     def _time(self, time: datetime) -> str:
         """Write a time: on a terminal one knows the date."""

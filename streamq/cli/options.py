@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
 
 from streamq.config import DEFAULT_URL, Settings
+from streamq.errors import BrokerError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -37,6 +39,18 @@ def settings_of(url: str, namespace: str) -> Settings:
         ConfigError: the namespace cannot be used.
     """
     return Settings(url=url, namespace=namespace)
+
+
+@contextmanager
+def naming_the_server(settings: Settings) -> Iterator[str]:
+    """Give the URL as it may be shown, and put it before what the server says when it fails."""
+    from streamq._redis.connections import display_url  # noqa: PLC0415 - --help must answer quickly
+
+    url = display_url(settings.url)
+    try:
+        yield url
+    except BrokerError as error:
+        raise type(error)(f"{url}: {error}") from error
 
 
 def print_any_text() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from streamq.cli.options import json_option, server_options, settings_of, to_json
+from streamq.cli.options import json_option, naming_the_server, server_options, settings_of, to_json
 
 if TYPE_CHECKING:
     from streamq.inspector import QueueInfo
@@ -23,7 +23,9 @@ def command(url: str, namespace: str, *, as_json: bool) -> None:
     """  # noqa: D205 - click shows the first sentence and the rest as one
     from streamq import inspector  # noqa: PLC0415 - --help must answer quickly
 
-    found = inspector.queues(settings_of(url, namespace))
+    settings = settings_of(url, namespace)
+    with naming_the_server(settings):
+        found = inspector.queues(settings)
     if as_json:
         click.echo(to_json([_as_dict(queue) for queue in found]))
     elif found:

@@ -10,6 +10,7 @@ import click
 from streamq.cli.options import (
     in_one_line,
     json_option,
+    naming_the_server,
     print_any_text,
     server_options,
     settings_of,
@@ -43,17 +44,18 @@ def command(task_id: str, url: str, namespace: str, timeout: float | None, *, wa
         raise click.UsageError("--timeout needs --wait")
     print_any_text()
     settings = settings_of(url, namespace)
-    info = inspector.task(settings, task_id)
     waited_in_vain = False
-    if wait and info.state is not State.UNKNOWN and not info.state.ended:
-        waited_in_vain = not _wait(settings, info, timeout)
+    with naming_the_server(settings):
         info = inspector.task(settings, task_id)
+        if wait and info.state is not State.UNKNOWN and not info.state.ended:
+            waited_in_vain = not _wait(settings, info, timeout)
+            info = inspector.task(settings, task_id)
     if info.state is State.UNKNOWN:
         _say(f"there is no task {in_one_line(task_id)}: never enqueued, expired, or forgotten")
         sys.exit(_FAILED)
     click.echo(to_json(_as_dict(info)) if as_json else _text(info))
     if waited_in_vain and not info.state.ended:
-        _say(f"the task has not ended after {timeout:g} s; it goes on")
+        _say(f"the task has not ended after {timeout:g} s; it is {info.state}")
         sys.exit(_LATE)
     sys.exit(_FAILED if info.error else 0)
 
@@ -111,9 +113,8 @@ def _text(info: TaskInfo) -> str:
     }
     lines = [f"{name + ':':<8} {value}" for name, value in facts.items() if value]
     if info.error:
-        lines.append(f"error:   {info.error.type}: {info.error.message}")
-        if info.error.traceback:
-            lines += ["", info.error.traceback.rstrip("\n")]
+        error, trace = f"{info.error.type}: {info.error.message}", info.error.traceback.strip("\n")
+        lines += [f"error:   {error}", *(["", trace] if trace not in {"", error} else [])]
     elif info.state.ended:
         result = to_json(info.result, indent=2)
         lines.append(f"result:\n{result}" if "\n" in result else f"result:  {result}")

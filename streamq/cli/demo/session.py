@@ -92,9 +92,7 @@ class Session:
         try:
             await self._send()
             while self._sent:
-                ended, _ = await asyncio.wait(
-                    self._sent, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                )
+                ended, _ = await asyncio.wait(self._sent, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 for one in ended:
                     self._take(one)
                 if ended:

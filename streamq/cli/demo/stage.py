@@ -51,7 +51,8 @@ def set_up() -> Iterator[Stage]:
         workers: list[Worker] = []
         try:
             app.result("none").status()  # so that the server runs, or says why it cannot, before anything else does
-            workers += (Worker(f"worker-{number}", url, folder) for number in (1, 2))
+            for number in (1, 2):
+                workers.append(Worker(f"worker-{number}", url, folder))  # noqa: PERF401 - each is known once it runs
             for worker in workers:
                 worker.wait_until_ready()
             yield Stage(app, folder, (workers[0], workers[1]))

@@ -12,7 +12,7 @@ from pathlib import Path
 from streamq.errors import StreamqError
 
 LEASE_SECONDS = 2.0
-THREADS = 4
+THREADS = 8
 
 _APP = "streamq.cli.demo.tasks:app"
 _READY_SECONDS = 30.0
