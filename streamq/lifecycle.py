@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from streamq.message import Delivery
+
 
 class State(StrEnum):
     """Where a task is in its life."""
@@ -74,21 +76,35 @@ class Bury:
 
 
 @dataclass(frozen=True, slots=True)
+class Park:
+    """Put the message back for `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Release:
-    """Hand the message back to its queue."""
+    """Hand the message back to its queue at once."""
 
 
-Step = Complete | Bury | Release
+Step = Complete | Bury | Park | Release
+
+# In a rolling deployment new tasks reach old workers. They are put back, ever longer, for workers that know them.
+_UNKNOWN_FIRST_SECONDS = 1.0
+_UNKNOWN_LONGEST_SECONDS = 60.0
+_UNKNOWN_GIVE_UP_MS = 24 * 3600 * 1000
 
 
-def decide(outcome: Outcome) -> Step:
-    """What follows from `outcome`: the one place that knows the rules, and knows nothing of Redis."""
+def decide(outcome: Outcome, delivery: Delivery, now_ms: int) -> Step:
+    """Say what follows from the outcome of a delivery: the one place that knows the rules. It knows no Redis."""
     match outcome:
         case Succeeded(result):
             return Complete(State.SUCCEEDED, result)
         case Failed(error):
             return Complete(State.FAILED, error)
         case Unroutable(error):
-            return Bury(error)
+            if now_ms - delivery.enqueued_ms > _UNKNOWN_GIVE_UP_MS:
+                return Bury(error)
+            return Park(min(_UNKNOWN_FIRST_SECONDS * 2 ** min(delivery.fence, 16), _UNKNOWN_LONGEST_SECONDS))
         case Abandoned():
             return Release()

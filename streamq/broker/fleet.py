@@ -110,6 +110,11 @@ class Fleet:
         )
         return await self._commands.run(call)
 
+    async def park(self, delivery: Delivery, seconds: float, reason: str) -> bool:
+        """Put one delivery back for later; False if it is another's by now."""
+        queue = self.keys.queue(delivery.message.queue)
+        return await self._commands.run(calls.park(queue, delivery, round(seconds * 1000), reason))
+
     async def give_back(self, deliveries: Iterable[Delivery], *, died: bool = False) -> int:
         """Give deliveries of this consumer back to the fleet; `died`: they were a dead worker's."""
         given = 0

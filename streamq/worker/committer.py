@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
+from collections.abc import Awaitable
 
 from streamq.broker.calls import Settlement
 from streamq.broker.fleet import Fleet
 from streamq.errors import BrokerError, BrokerReset, BrokerUnavailable
-from streamq.lifecycle import Bury, Complete, Outcome, Release, decide
+from streamq.lifecycle import Bury, Complete, Outcome, Park, Release, decide
 from streamq.message import Delivery
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.outage import Backoff, Outage
@@ -17,6 +19,7 @@ _log = logging.getLogger("streamq.worker")
 
 # Bounds of one script: what takes longer holds up other clients of the server.
 _BATCH = 200
+_UNKNOWN_TASK = "unknown task"
 _BATCH_BYTES = 2 * 1024 * 1024
 
 
@@ -56,9 +59,9 @@ class Committer:
 
     async def _commit(self, batch: list[tuple[Run, Outcome]]) -> None:
         settlements: list[tuple[Run, Settlement]] = []
-        size = 0
+        size, now_ms = 0, time.time_ns() // 1_000_000
         for run, outcome in batch:
-            match decide(outcome):
+            match decide(outcome, run.delivery, now_ms):
                 case Complete(state, body):
                     settlements.append((run, Settlement(run.delivery, state, body)))
                     size += len(body)
@@ -66,7 +69,11 @@ class Committer:
                         await self._finish(settlements)
                         settlements, size = [], 0
                 case Bury(error):
-                    await self._bury(run, error)
+                    await self._put_away(run, self._fleet.bury(run.delivery, _UNKNOWN_TASK, error), "to the dead letters")
+                case Park(seconds):
+                    await self._put_away(
+                        run, self._fleet.park(run.delivery, seconds, _UNKNOWN_TASK), f"back for {seconds:g} s"
+                    )
                 case Release():
                     await self._release(run)
         if settlements:
@@ -101,18 +108,16 @@ class Committer:
             _log.error("cannot commit task %s, it will be run again: %s", run.delivery.message.id, error)
         self._holdings.drop(run)
 
-    async def _bury(self, run: Run, error: bytes) -> None:
+    async def _put_away(self, run: Run, moving: Awaitable[bool], where: str) -> None:
+        message = run.delivery.message
         try:
-            moved = await self._fleet.bury(run.delivery, "unknown task", error)
+            moved = await moving
         except BrokerError as failure:
             self._outage.noticed(failure)
-            _log.warning("task %s is left to the lease", run.delivery.message.id)
+            _log.warning("task %s is left to the lease", message.id)
         else:
             if moved:
-                message = run.delivery.message
-                _log.error(
-                    "task %s (%s) is unknown here: moved to the dead letters", message.id, message.task
-                )
+                _log.warning("no task is registered as %r: message %s goes %s", message.task, message.id, where)
             else:
                 _fenced(run.delivery)
         self._holdings.drop(run)

@@ -48,13 +48,15 @@ def start_demo(temporary):
     def start(folder, *program):
         command = [sys.executable, *(program or ("-m", "streamq")), "demo", folder]
         environment = {**os.environ, "TMPDIR": str(temporary), "STREAMQ_URL": "redis://localhost:1/0"}
-        demo = subprocess.Popen(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
         )
-        started.append(demo)
-        return demo
+        return started[-1]
 
+    # Where SIGINT is ignored, as in a shell's background, it would be in the demo too; handlers are not inherited.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield start
+    signal.signal(signal.SIGINT, before)
     for demo in started:
         with demo:
             demo.terminate()

@@ -239,3 +239,15 @@ def test_callers_leave_no_subscription(basic, start_worker, connection):
     assert len(channels) == 1
     basic.app.close()
     until(lambda: not connection.client.execute_command("PUBSUB", "CHANNELS", "sq:done:*"))
+
+
+def test_an_unknown_task_waits_for_a_worker_that_knows_it(basic, start_worker, connection):
+    """A worker puts a task it does not know back; it runs once a worker of the new version is there."""
+    old = start_worker("tests.apps.bare:app")
+    result = basic.add.delay(2, 2)
+    until(lambda: result.status() is State.DELAYED)
+    old.until_logged("no task is registered as 'tests.apps.basic.add'")
+    old.terminate()
+    start_worker(APP)
+    assert result.get(timeout=10) == 4
+    assert connection.client.execute_command("XLEN", "sq:{default}:dead") == 0
