@@ -5,7 +5,7 @@ from __future__ import annotations
 from streamq._redis.keys import Keys
 from streamq.config import DEFAULT_QUEUE
 
-NAMESPACE = "streamq-benchmark"
+NAMESPACE = "bench"
 QUEUE_STREAM = Keys(NAMESPACE).queue(DEFAULT_QUEUE).ready
 BARE_STREAM = f"{NAMESPACE}:bare:stream"
 BARE_RESULT = f"{NAMESPACE}:bare:result:"

@@ -59,7 +59,8 @@ class Stop:
 
     def ask(self) -> None:
         """Ask, from any thread or from a signal handler."""
-        self._loop.call_soon_threadsafe(self._ask)
+        with contextlib.suppress(RuntimeError):  # the loop is closed: we are as good as gone
+            self._loop.call_soon_threadsafe(self._ask)
 
     def orphaned(self) -> None:
         """Note that the supervisor is gone: reason to stop, but not to hurry."""

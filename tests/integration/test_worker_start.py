@@ -128,7 +128,8 @@ def test_a_wrong_password(private_server):
     for credentials in ("", ":wrong@"):
         done = run_worker(APP, f"redis://{credentials}127.0.0.1:{server.port}/0")
         assert done.returncode == 2
-        [line] = done.stderr.strip().splitlines()
+        assert done.stderr.count("\n") == 1, done.stderr
+        line = done.stderr
         assert "127.0.0.1" in line
         assert "wrong@" not in line
 

@@ -1,0 +1,49 @@
+"""Unit tests need no server, so what follows each of them is cheaper than elsewhere."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+
+import hypothesis
+import pytest
+
+from streamq import StreamQ
+from streamq import app as app_module
+from tests.workers import until
+
+hypothesis.settings.register_profile("unit", max_examples=60, database=None, deadline=None)
+hypothesis.settings.load_profile("unit")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_garbage() -> Iterator[None]:
+    """Collect once a module: a ResourceWarning of what is left still fails a test."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(_no_garbage: None) -> Iterator[None]:
+    """Fail a test that leaves a thread of streamq's."""
+    before = set(threading.enumerate())
+    yield
+    ours = [t for t in threading.enumerate() if t not in before and t.name.startswith("streamq")]
+    until(lambda: not any(thread.is_alive() for thread in ours), seconds=3, why=f"threads are left: {ours}")
+
+
+@pytest.fixture(autouse=True)
+def _no_app_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Begin without a current app and without shared tasks of other tests."""
+    shared = dict(app_module._shared)
+    monkeypatch.setattr(app_module, "_current", [])
+    yield
+    app_module._shared.clear()
+    app_module._shared.update(shared)
+
+
+@pytest.fixture
+def app() -> StreamQ:
+    """Give an app that never connects."""
+    return StreamQ("redis://nowhere.invalid:1")
