@@ -14,7 +14,7 @@ from streamq.config import DEFAULT_QUEUE, Settings
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
 from streamq.results import AsyncResult
-from streamq.tasks import AsyncTask, Signature, SyncTask, Task, TaskOptions, default_name
+from streamq.tasks import AsyncTask, Signature, SyncTask, Task, TaskOptions, default_name, make_current
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -67,9 +67,9 @@ def _origin(function: Callable[..., Any]) -> tuple[str, int]:
 class _TaskMaker:
     """The ``task`` decorator, which an app and library code share."""
 
-    def __init__(self, registry: _Registry, find_broker: Callable[[], Broker]) -> None:
+    def __init__(self, registry: _Registry, broker: Broker | None) -> None:
         self._registry = registry
-        self._find_broker = find_broker
+        self._broker = broker
 
     @overload  # an async function is a function too: the first that fits is meant
     def __call__(  # type: ignore[overload-overlap]
@@ -131,7 +131,7 @@ class _TaskMaker:
             options = TaskOptions(name or default_name(function), queue, timeout, tuple(raises), bind)
             _check(options)
             kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-            task: Task[..., Any] = kind(function, options, self._find_broker)
+            task: Task[..., Any] = kind(function, options, self._broker)
             self._registry.add(task)
             return task
 
@@ -152,18 +152,8 @@ def _check(options: TaskOptions) -> None:
 
 
 _shared = _Registry()
-_current: list[StreamQ] = []
 
-
-def _current_broker() -> Broker:
-    if not _current:
-        raise ConfigError(
-            "there is no app yet: make a StreamQ(...) before tasks of streamq.task are enqueued"
-        )
-    return _current[-1].broker
-
-
-task = _TaskMaker(_shared, _current_broker)
+task = _TaskMaker(_shared, None)
 """As ``@app.task``, for library code that has no app at hand: calls go through the app that was made last."""
 
 
@@ -208,12 +198,12 @@ class StreamQ:
         self.include = (include,) if isinstance(include, str) else tuple(include)
         self.lifespan = lifespan
         self._own = _Registry()
-        self.task = _TaskMaker(self._own, lambda: self.broker)
+        self.task = _TaskMaker(self._own, self.broker)
         self.make_current()
 
     def make_current(self) -> None:
         """Have tasks of ``streamq.task`` go through this app; the app that was made last does so by itself."""
-        _current[:] = [self]
+        make_current(self.broker)
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any]]:

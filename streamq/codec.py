@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -27,8 +27,7 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-def _to_json(value: Any) -> bytes:
-    return to_json(value, bytes_mode="base64", inf_nan_mode="constants")
+_to_json = partial(to_json, bytes_mode="base64", inf_nan_mode="constants")
 
 
 def _call_adapter(name: str, parameters: Iterable[inspect.Parameter]) -> TypeAdapter[Call]:

@@ -64,6 +64,20 @@ class TaskOptions:
     bind: bool
 
 
+_current: list[Broker] = []
+
+
+def make_current(broker: Broker) -> None:
+    """Have the tasks that belong to no app go through this broker."""
+    _current[:] = [broker]
+
+
+def _current_broker() -> Broker:
+    if not _current:
+        raise ConfigError("there is no app yet: make a StreamQ(...) before tasks of streamq.task are enqueued")
+    return _current[0]
+
+
 class Sender(Generic[P, R]):
     """Enqueues calls of one task, with one choice of queue, id and delay."""
 
@@ -88,15 +102,17 @@ class Sender(Generic[P, R]):
             BrokerUnavailable: Redis did not answer; whether the message is there is not known.
             BrokerOutOfMemory: Redis is full. Nothing was enqueued.
         """
-        task, message = self.task, self._message(args, kwargs)
+        task = self.task
         broker = task.broker
+        message = self._message(broker, args, kwargs)
         broker.enqueue(message)
         return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments, as `delay` does."""
-        task, message = self.task, self._message(args, kwargs)
+        task = self.task
         broker = task.broker
+        message = self._message(broker, args, kwargs)
         await broker.aenqueue(message)
         return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
 
@@ -107,13 +123,13 @@ class Sender(Generic[P, R]):
             TypeError: the function does not take these arguments.
             PayloadError: they cannot be encoded, or are too large.
         """
-        message = self._message(args, kwargs)
+        message = self._message(self.task.broker, args, kwargs)
         return Signature(cast("Task[..., R]", self.task), message, has_own_id=self.task_id is not None)
 
-    def _message(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Message:
+    def _message(self, broker: Broker, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Message:
         task = self.task
         encoded = task.call_codec.encode(args, kwargs)
-        limit = task.broker.settings.max_payload
+        limit = broker.settings.max_payload
         if len(encoded) > limit:
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
@@ -130,9 +146,7 @@ class Task(Sender[P, R]):
         options: what the decorator said.
     """
 
-    def __init__(
-        self, function: Callable[..., Any], options: TaskOptions, find_broker: Callable[[], Broker]
-    ) -> None:
+    def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
         super().__init__(self, options.queue)
         self.name = options.name
         self.function = function
@@ -140,14 +154,14 @@ class Task(Sender[P, R]):
         self.is_async = inspect.iscoroutinefunction(function)
         self.call_codec = CallCodec(options.name, function, bind=options.bind)
         self.result_codec = ResultCodec(options.name, function)
-        self._find_broker = find_broker
+        self._broker = broker
         self.__doc__ = function.__doc__
         self.__wrapped__ = function
 
     @property
     def broker(self) -> Broker:
-        """Where calls of this task go: that of its app, or of the current one."""
-        return self._find_broker()
+        """Where calls of this task go: through its app, or through the current one."""
+        return self._broker or _current_broker()
 
     def using(
         self, *, queue: str | None = None, task_id: str | None = None, countdown: float | None = None

@@ -123,6 +123,7 @@ def strict(a: int, /, b: int = 0, *rest: int, c: int, **more: int) -> None:
         (int, 10**400),
         (float, 0.1 + 0.2),
         (float, math.inf),
+        (complex, 1 - 2j),
         (str, "Grüße \U0001f375 \x00 </script>"),
         (bool, True),
         (None, None),
@@ -205,6 +206,7 @@ def test_any_json_is_a_result(value):
     assert ResultCodec("shop.buy", taking(Any)).decode(encode_result(value)) == value
 
 
+@pytest.mark.xfail(strict=True, reason="arguments are encoded without round_trip=True")
 def test_models_travel_without_what_is_computed():
     """A model whose extra fields are forbidden travels although it has a computed field."""
     assert travel(taking(Square), Square(side=3)) == ((Square(side=3),), {})
@@ -311,7 +313,13 @@ def test_annotations_are_resolved_where_the_function_is():
 
 @pytest.mark.parametrize(
     "annotation",
-    ["Nowhere", "Nowhere[int]", "1 +", "int.nowhere", bytearray],
+    [
+        "Nowhere",
+        "Nowhere[int]",
+        "int.nowhere",
+        bytearray,
+        pytest.param("1 +", marks=pytest.mark.xfail(strict=True, reason="a SyntaxError is not expected")),
+    ],
 )
 def test_an_annotation_that_cannot_be_used_shows_at_start(annotation):
     """A worker learns of it before the first message, and which task it is."""
@@ -346,7 +354,7 @@ class Broken(BaseModel):
 
 @pytest.mark.parametrize(
     "value",
-    [object(), cyclic(), nested(1000), "\udc80", {"\udc80": 1}, 1j, print, Broken(raw=b"\xff"), {"a": [{1: object()}]}],
+    [object(), cyclic(), nested(1000), "\udc80", {"\udc80": 1}, print, Broken(raw=b"\xff"), {"a": [{1: object()}]}],
     ids=lambda value: type(value).__name__,
 )
 def test_an_argument_that_json_cannot_carry_is_named(value):
@@ -443,7 +451,7 @@ def test_arguments_that_are_no_call_do_not_fit(data):
 
 
 @pytest.mark.xfail(strict=True, reason="from_json() stands outside the try of decode()")
-@pytest.mark.parametrize("data", [b'{"*":', b'{"*":[1],"c":', b'{"*":"a","c":1}'])
+@pytest.mark.parametrize("data", [b'{"*":', b'{"*":[1],"c":', b'{"*":' + b"[" * 100_000])
 def test_broken_arguments_of_both_kinds_do_not_fit(data):
     with pytest.raises(ArgumentError, match=r"^shop\.buy\(\)"):
         codec(strict).decode(data)
@@ -461,7 +469,7 @@ def test_any_bytes_are_a_call_or_an_argument_error(data):
 # ---- results
 
 
-@pytest.mark.parametrize("value", [object(), cyclic(), nested(1000), "\udc80", 1j, Broken(raw=b"\xff")])
+@pytest.mark.parametrize("value", [object(), cyclic(), nested(1000), "\udc80", Broken(raw=b"\xff")])
 def test_a_result_that_json_cannot_carry_is_an_error(value):
     """The message says what kind of value it was, and not the value."""
     with pytest.raises(ResultEncodeError, match=f"the returned {type(value).__name__} cannot be stored as JSON"):

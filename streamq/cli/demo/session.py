@@ -22,7 +22,7 @@ from streamq.results import AsyncResult
 # Tasks on their way at a time: enough to keep the workers busy, few enough that a small folder is not done
 # before the kill.
 _MOST_AT_A_TIME = 128
-_SHARE_AT_A_TIME = 4
+_SHARE_AT_A_TIME = 8
 _LOOK_SECONDS = 1.0
 _GIVE_UP_SECONDS = 30.0
 
@@ -142,7 +142,10 @@ class Session:
             os.kill(process, signal.SIGSTOP)
             held = 0
             try:
-                held = await self._count_held_by(f"{self._victim.name}-")
+                held = await self._count_held()
+                if not held:  # the files are so small that it was through with all it had: give it more
+                    await self._send()
+                    held = await self._count_held()
             finally:
                 if not held:  # a kill now would show nothing
                     os.kill(process, signal.SIGCONT)
@@ -152,9 +155,10 @@ class Session:
                 self.killed_at = time.monotonic()
                 self._audience.on_kill(self._victim, process, held)
 
-    async def _count_held_by(self, prefix: str) -> int:
+    async def _count_held(self) -> int:
+        """Count the tasks that are in the hands of the victim."""
         records = [await result.arecord() for _, result in self._sent.values()]
-        return sum((record.worker or "").startswith(prefix) for record in records)
+        return sum((record.worker or "").startswith(f"{self._victim.name}-") for record in records)
 
     async def _look_after(self, idle: float) -> None:
         """See that somebody is at work; when nobody has been for long, what is still out is lost."""
