@@ -15,6 +15,7 @@ from tests.workers import until
 
 EMBEDDED = "embedded"
 IMAGES = ("redis:7.0", "redis:8.2", "valkey/valkey:9.1")
+ONLY = [name for name in os.environ.get("STREAMQ_TEST_SERVERS", "").split(",") if name]
 REQUIRED = [name for name in os.environ.get("STREAMQ_REQUIRED_SERVERS", "").split(",") if name]
 
 
@@ -42,6 +43,8 @@ def unavailable() -> dict[str, str]:
 
 def available() -> list[str]:
     """Name the servers that can be used; those that are required count in any case, so that they fail loudly."""
+    if ONLY:
+        return ONLY
     return [EMBEDDED, *(image for image in IMAGES if image not in unavailable() or image in REQUIRED)]
 
 

@@ -10,7 +10,6 @@ import hypothesis
 import pytest
 
 from streamq import StreamQ
-from streamq import app as app_module
 from tests.workers import until
 
 hypothesis.settings.register_profile("unit", max_examples=60, database=None, deadline=None)
@@ -25,22 +24,12 @@ def _no_garbage() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def _nothing_is_left(_no_garbage: None) -> Iterator[None]:
+def _nothing_is_left() -> Iterator[None]:
     """Fail a test that leaves a thread of streamq's."""
     before = set(threading.enumerate())
     yield
     ours = [t for t in threading.enumerate() if t not in before and t.name.startswith("streamq")]
     until(lambda: not any(thread.is_alive() for thread in ours), seconds=3, why=f"threads are left: {ours}")
-
-
-@pytest.fixture(autouse=True)
-def _no_app_is_left(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Begin without a current app and without shared tasks of other tests."""
-    shared = dict(app_module._shared)
-    monkeypatch.setattr(app_module, "_current", [])
-    yield
-    app_module._shared.clear()
-    app_module._shared.update(shared)
 
 
 @pytest.fixture
