@@ -140,13 +140,9 @@ class _TaskMaker:
 
 def _check(options: TaskOptions) -> None:
     if not options.name.isprintable() or any(character in ": *?[]{}" for character in options.name):
-        raise ConfigError(
-            f"task name {options.name!r} cannot be used: no spaces, ':', '*', '?', brackets or braces"
-        )
+        raise ConfigError(f"task name {options.name!r} cannot be used: no spaces, ':', '*', '?', brackets or braces")
     if options.timeout is not None and not options.timeout > 0:
-        raise ConfigError(
-            f"task {options.name}: timeout must be more than 0 seconds, not {options.timeout!r}"
-        )
+        raise ConfigError(f"task {options.name}: timeout must be more than 0 seconds, not {options.timeout!r}")
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in options.raises):
         raise ConfigError(f"task {options.name}: raises must be exception classes, not {options.raises!r}")
 

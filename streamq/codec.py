@@ -145,9 +145,7 @@ class CallCodec:
                 return self._decode_both_kinds(data)
             return self._adapter.validate_json(data)
         except ValidationError as error:
-            raise ArgumentError(
-                f"{self.name}(): {_explain(error, list(self.signature.parameters))}"
-            ) from None
+            raise ArgumentError(f"{self.name}(): {_explain(error, list(self.signature.parameters))}") from None
 
     def _decode_both_kinds(self, data: bytes) -> Call:
         """Validate parameter by parameter: pydantic takes an array or an object, but not both at once."""
@@ -200,9 +198,7 @@ def encode_result(value: Any) -> bytes:
     try:
         return _to_json(value)
     except _UNENCODABLE as error:
-        raise ResultEncodeError(
-            f"the returned {type(value).__name__} cannot be stored as JSON: {error}"
-        ) from error
+        raise ResultEncodeError(f"the returned {type(value).__name__} cannot be stored as JSON: {error}") from error
 
 
 class ResultCodec:
@@ -228,9 +224,7 @@ class ResultCodec:
             return self._adapter.validate_json(b"[%b]" % data)[0][0]
         except (ValidationError, PydanticUserError) as error:
             detail = _explain(error) if isinstance(error, ValidationError) else str(error)
-            raise ResultDecodeError(
-                f"the result of {self.name} does not fit its annotation: {detail}"
-            ) from None
+            raise ResultDecodeError(f"the result of {self.name} does not fit its annotation: {detail}") from None
 
 
 def decode_plain(data: bytes) -> Any:

@@ -38,9 +38,7 @@ def check_task_id(task_id: str) -> str:
         ConfigError: it is empty, over 200 characters, or not printable ASCII without spaces.
     """
     if not isinstance(task_id, str) or not _TASK_ID.fullmatch(task_id):
-        raise ConfigError(
-            f"task id {task_id!r} cannot be used: 1 to 200 printable ASCII characters without spaces"
-        )
+        raise ConfigError(f"task id {task_id!r} cannot be used: 1 to 200 printable ASCII characters without spaces")
     return task_id
 
 
@@ -69,6 +67,11 @@ class Settings:
                 raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)!r}")
 
 
+def _host_name() -> str:
+    name = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip(".-")
+    return name[:64] or "worker"
+
+
 @dataclass(frozen=True)
 class WorkerSettings:
     """How one worker runs. Times are seconds.
@@ -89,7 +92,7 @@ class WorkerSettings:
     concurrency: int = 100
     threads: int = 16
     processes: int = 1
-    name: str = field(default_factory=lambda: _host_name())
+    name: str = field(default_factory=_host_name)
     lease: float = 15.0
     grace: float = 25.0
     log_level: str = "INFO"
@@ -106,8 +109,3 @@ class WorkerSettings:
                 raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)!r}")
         if self.grace < 0:
             raise ConfigError(f"grace must be 0 or more, not {self.grace!r}")
-
-
-def _host_name() -> str:
-    name = re.sub(r"[^A-Za-z0-9_.-]", "-", socket.gethostname()).lstrip(".-")
-    return name[:64] or "worker"

@@ -72,9 +72,7 @@ def _pool_options(url: str, parse: Any) -> dict[str, Any]:
     if url.startswith(EMBEDDED):
         directory = url.removeprefix(EMBEDDED)
         if not directory:
-            raise ConfigError(
-                "embedded:// needs a folder, such as embedded://./data or embedded:///var/lib/shop"
-            )
+            raise ConfigError("embedded:// needs a folder, such as embedded://./data or embedded:///var/lib/shop")
         return {"directory": Path(directory).expanduser().absolute()}
     try:
         options: dict[str, Any] = parse(url)

@@ -94,9 +94,7 @@ def create_group(stream: str) -> Call[None]:
     return Call(("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), nothing)
 
 
-def fetch(
-    streams: dict[str, str], consumer: str, count: int, block_ms: int
-) -> Call[list[Delivery | Malformed]]:
+def fetch(streams: dict[str, str], consumer: str, count: int, block_ms: int) -> Call[list[Delivery | Malformed]]:
     """Read new messages of `streams` (key to queue name), at most `count` from each, most urgent stream first."""
 
     def read(reply: list[Any] | None) -> list[Delivery | Malformed]:
@@ -132,11 +130,7 @@ def held_by(queue: QueueKeys, stream: str, consumer: str, count: int) -> Call[li
     """Read at most `count` entries that are pending under `consumer`."""
 
     def read(reply: list[Any] | None) -> list[Delivery | Malformed]:
-        return [
-            read_entry(queue.name, stream, entry, fields)
-            for _, found in reply or ()
-            for entry, fields in found
-        ]
+        return [read_entry(queue.name, stream, entry, fields) for _, found in reply or () for entry, fields in found]
 
     return Call(("XREADGROUP", "GROUP", GROUP, consumer, "COUNT", count, "STREAMS", stream, "0"), read)
 
@@ -149,9 +143,7 @@ class Claimed(NamedTuple):
     bodies_lost: int
 
 
-def claim(
-    queue: QueueKeys, stream: str, consumer: str, lease_ms: int, cursor: bytes, count: int
-) -> Call[Claimed]:
+def claim(queue: QueueKeys, stream: str, consumer: str, lease_ms: int, cursor: bytes, count: int) -> Call[Claimed]:
     """Take over entries whose owner gave no sign of life for a lease, looking at a bounded number."""
 
     def read(reply: list[Any]) -> Claimed:
@@ -163,7 +155,7 @@ def claim(
 
 
 def finish(
-    queue: QueueKeys, stream: str, done: str, worker: str, ttl_ms: int, settlements: Sequence[Settlement]
+    queue: QueueKeys, stream: str, settlements: Sequence[Settlement], *, done: str, worker: str, ttl_ms: int
 ) -> Call[list[int]]:
     """Commit outcomes of deliveries that all came from `stream`; returns the positions of the refused ones."""
     keys = [stream]
@@ -196,9 +188,7 @@ def bury(
     return Call(("EVALSHA", _BURY.digest, len(keys), *keys, *args), bool, _BURY)
 
 
-def give_back(
-    queue: QueueKeys, stream: str, owner: str, deliveries: Sequence[Delivery], *, died: bool
-) -> Call[int]:
+def give_back(queue: QueueKeys, stream: str, owner: str, deliveries: Sequence[Delivery], *, died: bool) -> Call[int]:
     """Give deliveries that `owner` holds back to the fleet; returns how many it still held."""
     keys = [stream, queue.returned]
     args: list[Word] = [GROUP, queue.events, queue.name, owner, "died" if died else "unstarted"]

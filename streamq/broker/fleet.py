@@ -13,9 +13,7 @@ from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerReset
 from streamq.message import Delivery, Malformed
 
-_FETCH_MARGIN_SECONDS = (
-    5.0  # how much longer than its BLOCK a read may take before the connection is given up
-)
+_FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
 _RESCUE_BATCH = 100
 
 T = TypeVar("T")
@@ -98,16 +96,14 @@ class Fleet:
         refused = []
         for stream, group in _by_stream(settlements, lambda one: one.delivery.stream).items():
             queue = self.keys.queue(group[0].delivery.message.queue)
-            call = calls.finish(queue, stream, self.keys.done, self.consumer, self.ttl_ms, group)
+            call = calls.finish(queue, stream, group, done=self.keys.done, worker=self.consumer, ttl_ms=self.ttl_ms)
             refused += [group[position].delivery for position in await self._commands.run(call)]
         return refused
 
     async def bury(self, what: Delivery | Malformed, reason: str, error: bytes) -> bool:
         """Move one entry to the dead letters; False if it is another's by now."""
         queue = self.keys.queue(what.message.queue if isinstance(what, Delivery) else what.queue)
-        call = calls.bury(
-            queue, what, reason, error, done=self.keys.done, worker=self.consumer, ttl_ms=self.ttl_ms
-        )
+        call = calls.bury(queue, what, reason, error, done=self.keys.done, worker=self.consumer, ttl_ms=self.ttl_ms)
         return await self._commands.run(call)
 
     async def park(self, delivery: Delivery, seconds: float, reason: str) -> bool:
@@ -126,7 +122,9 @@ class Fleet:
     async def claim(self, stream: str, lease_ms: int, cursor: bytes, count: int) -> calls.Claimed:
         """Take over entries of `stream` that nobody has renewed for a lease."""
         queue = self.keys.queue(self._streams[stream])
-        return await self._commands.run(calls.claim(queue, stream, self.consumer, lease_ms, cursor, count))
+        return await self._commands.run(
+            calls.claim(queue, stream, self.consumer, lease_ms=lease_ms, cursor=cursor, count=count)
+        )
 
     async def promote(self, queue: str, limit: int) -> calls.Due:
         """Move delayed tasks whose time has come to their stream; returns what was due."""
@@ -194,11 +192,7 @@ def rescue(settings: Settings, queues: Sequence[str], consumer: str) -> int:
                     held = connection.run(calls.held_by(queue, stream, consumer, _RESCUE_BATCH))
                     good = [one for one in held if isinstance(one, Delivery)]
                     # What cannot be read stays pending: the next reclaim buries it.
-                    moved = (
-                        connection.run(calls.give_back(queue, stream, consumer, good, died=True))
-                        if good
-                        else 0
-                    )
+                    moved = connection.run(calls.give_back(queue, stream, consumer, good, died=True)) if good else 0
                     given += moved
                     if not moved:
                         break

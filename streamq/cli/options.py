@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -56,7 +57,8 @@ def naming_the_server(settings: Settings) -> Iterator[str]:
 def print_any_text() -> None:
     """Have characters that the terminal's or the file's encoding lacks printed as escapes, and not end the command."""
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

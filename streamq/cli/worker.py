@@ -17,9 +17,7 @@ _DEFAULTS = WorkerSettings()
 
 @click.command("worker")
 @click.argument("app", metavar="MODULE:APP")
-@click.option(
-    "-Q", "--queues", default=DEFAULT_QUEUE, show_default=True, help="Queues to serve, joined by commas."
-)
+@click.option("-Q", "--queues", default=DEFAULT_QUEUE, show_default=True, help="Queues to serve, joined by commas.")
 @click.option(
     "-c",
     "--concurrency",
@@ -35,12 +33,8 @@ _DEFAULTS = WorkerSettings()
     show_default=True,
     help="Sync tasks at a time, in each process.",
 )
-@click.option(
-    "-p", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Child processes."
-)
-@click.option(
-    "-n", "--name", default=_DEFAULTS.name, show_default="the host's", help="What logs and events call it."
-)
+@click.option("-p", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Child processes.")
+@click.option("-n", "--name", default=_DEFAULTS.name, show_default="the host's", help="What logs and events call it.")
 @click.option(
     "--lease",
     type=click.FloatRange(0.5),
@@ -64,9 +58,7 @@ _DEFAULTS = WorkerSettings()
     show_default=True,
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
 )
-@click.option(
-    "--log-format", default=_DEFAULTS.log_format, show_default=True, type=click.Choice(["text", "json"])
-)
+@click.option("--log-format", default=_DEFAULTS.log_format, show_default=True, type=click.Choice(["text", "json"]))
 def command(app: str, queues: str, **options: Any) -> None:
     """Run the tasks of MODULE:APP, such as shop.tasks:app, until SIGTERM or Ctrl-C.
 

@@ -218,9 +218,7 @@ class _Child:
         try:
             given = await self._fleet.give_back([run.delivery for run in runs])
         except BrokerError as error:
-            _log.warning(
-                "%d tasks could not be handed back, the lease brings them back: %s", len(runs), error
-            )
+            _log.warning("%d tasks could not be handed back, the lease brings them back: %s", len(runs), error)
         else:
             _log.info("handed back %d tasks", given)
         for run in runs:

@@ -69,7 +69,9 @@ class Committer:
                         await self._finish(settlements)
                         settlements, size = [], 0
                 case Bury(error):
-                    await self._put_away(run, self._fleet.bury(run.delivery, _UNKNOWN_TASK, error), "to the dead letters")
+                    await self._put_away(
+                        run, self._fleet.bury(run.delivery, _UNKNOWN_TASK, error), "to the dead letters"
+                    )
                 case Park(seconds):
                     await self._put_away(
                         run, self._fleet.park(run.delivery, seconds, _UNKNOWN_TASK), f"back for {seconds:g} s"

@@ -108,9 +108,7 @@ class Executor:
         if free_sync > 0:
             return min(free_async, free_sync)
         # All threads are taken: go on for the sake of async tasks, but not until memory is full of sync ones.
-        return (
-            min(free_async, 1 + len(self._sync_waiting)) if len(self._sync_waiting) < self._pool.size else 0
-        )
+        return min(free_async, 1 + len(self._sync_waiting)) if len(self._sync_waiting) < self._pool.size else 0
 
     # ---- what runs
 

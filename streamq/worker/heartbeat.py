@@ -42,8 +42,6 @@ class Heartbeat:
             "time": time.time_ns() // 1_000_000,
         }
         try:
-            await self._fleet.announce(
-                [(self._fleet.keys.worker_event(worker, event), json.dumps(text).encode())]
-            )
+            await self._fleet.announce([(self._fleet.keys.worker_event(worker, event), json.dumps(text).encode())])
         except BrokerError as error:
             self._outage.noticed(error)

@@ -31,9 +31,7 @@ class ThreadPool:
         report: is given the run and what the function returned.
     """
 
-    def __init__(
-        self, size: int, loop: asyncio.AbstractEventLoop, report: Callable[[Run, object], None]
-    ) -> None:
+    def __init__(self, size: int, loop: asyncio.AbstractEventLoop, report: Callable[[Run, object], None]) -> None:
         self.size = size
         self._loop = loop
         self._report = report

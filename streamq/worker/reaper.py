@@ -27,9 +27,7 @@ _START = b"0-0"
 class Reaper:
     """Sweeps the pending entries of all streams."""
 
-    def __init__(
-        self, fleet: Fleet, holdings: Holdings, lease: Lease, outage: Outage, lease_seconds: float
-    ) -> None:
+    def __init__(self, fleet: Fleet, holdings: Holdings, lease: Lease, outage: Outage, lease_seconds: float) -> None:
         self._fleet = fleet
         self._holdings = holdings
         self._lease = lease

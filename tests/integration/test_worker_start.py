@@ -28,7 +28,17 @@ class PrivateServer:
         self.start()
 
     def start(self):
-        options = ["--port", str(self.port), "--dir", str(self.folder), "--appendonly", "yes", "--save", "", *self.options]
+        options = [
+            "--port",
+            str(self.port),
+            "--dir",
+            str(self.folder),
+            "--appendonly",
+            "yes",
+            "--save",
+            "",
+            *self.options,
+        ]
         self.process = subprocess.Popen([server_binary(), *options], stdout=subprocess.DEVNULL)
         until(self._answers)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 from collections.abc import Iterator
 
@@ -12,20 +11,13 @@ import pytest
 from streamq import StreamQ
 from tests.workers import until
 
-hypothesis.settings.register_profile("unit", max_examples=60, database=None, deadline=None)
+hypothesis.settings.register_profile("unit", max_examples=40, database=None, deadline=None)
 hypothesis.settings.load_profile("unit")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_garbage() -> Iterator[None]:
-    """Collect once a module: a ResourceWarning of what is left still fails a test."""
-    yield
-    gc.collect()
 
 
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
-    """Fail a test that leaves a thread of streamq's."""
+    """Fail a test that leaves a thread of streamq's; what else is left pytest collects once, at the end."""
     before = set(threading.enumerate())
     yield
     ours = [t for t in threading.enumerate() if t not in before and t.name.startswith("streamq")]

@@ -22,7 +22,11 @@ for i = 2, #KEYS do
     -- An ended record with our fence is our own commit, whose reply was lost.
     if was == 'queued' then
       settle(record, state, body, waiters, forget, done, id, ttl)
-      if listening then tell(channels, queue, task, id, state, { worker = worker }) end
+      if listening then
+        -- The kind of an error is news; its text may hold what is nobody else's business.
+        local failure = state == 'failed' and cjson.decode(body).type or nil
+        tell(channels, queue, task, id, state, { worker = worker, error = failure })
+      end
     end
   end
 end

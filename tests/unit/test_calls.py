@@ -1,0 +1,252 @@
+"""Every call keeps to one slot of a Redis Cluster, and every script to the keys it was given."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import pytest
+from redis.crc import key_slot
+
+from streamq._redis import scripts
+from streamq._redis.keys import Keys
+from streamq._redis.scripts import Call
+from streamq.broker import calls, reads
+from streamq.lifecycle import State
+from streamq.message import Delivery, Malformed, Message
+
+KEYS = Keys("sq")
+QUEUE = KEYS.queue("orders")
+# Ids are the user's, and may hold what looks like another hash tag.
+IDS = ["1", "{x}", "}{", "a:{b}:c", "~" * 200]
+MESSAGES = [Message(task_id, "shop.buy", QUEUE.name, b"[]", delay) for delay, task_id in enumerate(IDS)]
+DELIVERIES = [Delivery(message, QUEUE.ready, b"1-%d" % n, n, 1) for n, message in enumerate(MESSAGES)]
+SETTLEMENTS = [calls.Settlement(delivery, State.SUCCEEDED, b"1") for delivery in DELIVERIES]
+END = {"done": KEYS.done, "worker": "w", "ttl_ms": 1000}
+
+# For each function that builds a call: the calls it builds, with all kinds of arguments.
+SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
+    "enqueue": [calls.enqueue(QUEUE, MESSAGES), calls.enqueue(QUEUE, [])],
+    "due": [calls.due(QUEUE, 10)],
+    "promote": [calls.promote(QUEUE, IDS)],
+    "finish": [calls.finish(QUEUE, stream, KEYS.done, "w", 1000, SETTLEMENTS) for stream in QUEUE.streams],
+    "bury": [
+        *(calls.bury(QUEUE, delivery, "why", b"{}", **END) for delivery in DELIVERIES),
+        *(
+            calls.bury(QUEUE, Malformed(QUEUE.name, stream, b"1-1", "why", task_id), "why", b"{}", **END)
+            for stream in QUEUE.streams
+            for task_id in (None, *IDS)
+        ),
+    ],
+    "give_back": [
+        calls.give_back(QUEUE, stream, "w", DELIVERIES, died=died)
+        for stream in QUEUE.streams
+        for died in (False, True)
+    ],
+    "park": [calls.park(QUEUE, delivery, 1000, "why") for delivery in DELIVERIES],
+    "renew": [calls.renew(stream, "w", [b"1-1", b"1-2"]) for stream in QUEUE.streams],
+    "retire": [calls.retire(stream, "w") for stream in QUEUE.streams],
+    "watch": [calls.watch(QUEUE, task_id, "client") for task_id in IDS],
+    "look": [calls.look(QUEUE, task_id) for task_id in IDS],
+    "forget": [calls.forget(QUEUE, task_id) for task_id in IDS],
+    "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
+}
+# The keys of a plain command are where the command has them.
+PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]]] = {
+    "create_group": (calls.create_group(QUEUE.ready), lambda words: words[2:3]),
+    "fetch": (
+        calls.fetch(dict.fromkeys(QUEUE.streams, QUEUE.name), "w", 10, 1000),
+        lambda words: words[words.index("STREAMS") + 1 : -len(QUEUE.streams)],
+    ),
+    "held_by": (calls.held_by(QUEUE, QUEUE.ready, "w", 10), lambda words: words[-2:-1]),
+    "claim": (calls.claim(QUEUE, QUEUE.ready, "w", 1000, b"0-0", 10), lambda words: words[1:2]),
+    "register_queues": (calls.register_queues(KEYS, ["a", "b"]), lambda words: words[1:2]),
+    "queue_names": (calls.queue_names(KEYS), lambda words: words[1:2]),
+    "client_id": (calls.client_id(), lambda _: ()),
+    "unblock": (calls.unblock(7), lambda _: ()),
+    "listeners": (calls.listeners(), lambda _: ()),
+    "server_info": (calls.server_info(), lambda _: ()),
+    "length": (reads.length(QUEUE.ready), lambda words: words[1:2]),
+    "oldest": (reads.oldest(QUEUE.ready), lambda words: words[1:2]),
+    "pending": (reads.pending(QUEUE.ready), lambda words: words[2:3]),
+    "delayed": (reads.delayed(QUEUE), lambda words: words[1:2]),
+    "now": (reads.now(), lambda _: ()),
+}
+
+
+def keys_of(call: Call[Any]) -> list[str]:
+    """Return the keys that a script call declares."""
+    number = call.words[2]
+    return list(call.words[3 : 3 + number])
+
+
+def slots(keys: Sequence[str]) -> set[int]:
+    return {key_slot(key.encode()) for key in keys}
+
+
+def test_every_function_that_builds_a_call_is_looked_at():
+    """A new one has to be added above, with all kinds of arguments that it takes."""
+    functions = {
+        name: str(function.__annotations__.get("return", ""))
+        for module in (calls, reads)
+        for name, function in inspect.getmembers(module, inspect.isfunction)
+        if function.__module__ == module.__name__ and not name.startswith("_")
+    }
+    building = {name for name, returned in functions.items() if returned.startswith("Call[")}
+    assert building == {*SCRIPT_CALLS, *PLAIN_CALLS}
+
+
+SCRIPTED = [pytest.param(call, id=f"{name}-{n}") for name, some in SCRIPT_CALLS.items() for n, call in enumerate(some)]
+
+
+@pytest.mark.parametrize("call", SCRIPTED)
+def test_a_script_touches_one_slot(call):
+    """All keys of a script call are of one queue, and hash to the slot of its name."""
+    keys = keys_of(call)
+    assert all(isinstance(key, str) and key.startswith("sq:{orders}:") for key in keys)
+    assert slots(keys) <= {key_slot(b"orders")}
+
+
+@pytest.mark.parametrize("call", SCRIPTED)
+def test_a_script_call_can_be_sent_with_its_text(call):
+    """By its digest or by its text: the server sees the same script with the same keys and arguments."""
+    assert call.words[:2] == ("EVALSHA", call.script.digest)
+    assert call.script.digest == hashlib.sha1(call.script.text.encode()).hexdigest()  # noqa: S324
+    assert call.with_text == ("EVAL", call.script.text, *call.words[2:])
+    assert all(isinstance(word, str | bytes | int) and not isinstance(word, bool) for word in call.words)
+
+
+@pytest.mark.parametrize(("call", "find_keys"), PLAIN_CALLS.values(), ids=PLAIN_CALLS)
+def test_a_plain_command_touches_one_slot(call, find_keys):
+    keys = find_keys(list(call.words))
+    assert all(key.startswith("sq:") for key in keys)
+    assert len(slots(keys)) == min(1, len(keys))
+
+
+@pytest.mark.parametrize("call", [*SCRIPTED, *(pytest.param(c, id=n) for n, (c, _) in PLAIN_CALLS.items())])
+def test_no_call_uses_what_loses_tasks(call):
+    assert not {"NOACK", "FORCE", "MAXLEN", "MINID", "XTRIM", "KEYS", "SCAN"} & set(map(str, call.words))
+
+
+def test_queues_with_similar_names_share_nothing():
+    """No key of one queue or namespace is one of another."""
+    every = [
+        key
+        for keys in (Keys("sq"), Keys("sq2"), Keys("sq.a"))
+        for name in ("a", "b", "a.b", "queues", "done", "events", "task")
+        for queue in [keys.queue(name)]
+        for key in (*queue.streams, queue.delayed, queue.dead, queue.record("1"), keys.queues)
+        if key != keys.queues or name == "a"
+    ]
+    assert len(every) == len(set(every))
+
+
+# ---- the scripts themselves
+
+FOLDER = scripts._FOLDER
+SCRIPTS = sorted(file.name.removesuffix(".lua") for file in FOLDER.iterdir() if file.name.endswith(".lua"))
+FRAGMENTS = [name for name in SCRIPTS if name.startswith("_")]
+WHOLE = [name for name in SCRIPTS if not name.startswith("_")]
+
+_CALL = re.compile(r"redis\.p?call\(\s*([^()]*(?:\([^()]*\)[^()]*)*)")
+_FROM_KEYS = re.compile(r"KEYS\[\w+\]|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d\]")
+_KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
+_KEY_SECOND = {"XGROUP"}
+_KEY_FIRST = {
+    "DEL", "EXISTS", "HDEL", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "PEXPIRE", "XACK", "XADD", "XCLAIM",
+    "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
+}  # fmt: skip
+
+
+def source(name: str) -> str:
+    return (FOLDER / f"{name}.lua").read_text("utf-8")
+
+
+def code(name: str) -> str:
+    """Return a script, whole, without its comments."""
+    return re.sub(r"--.*", "", scripts.load(name).text)
+
+
+def split(words: str) -> list[str]:
+    """Split at the commas that stand in no brackets."""
+    parts, depth = [""], 0
+    for character in words:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def keys_in(text: str) -> set[str]:
+    """Return the variables that hold a key; fail if one of them is ever given anything else."""
+    assigned: dict[str, list[str]] = {}
+    for names, values in re.findall(r"^\s*(?:local )?([\w, ]+?) = (.+)$", text, re.MULTILINE):
+        parts = split(values)
+        for name, value in zip_longest(split(names), parts, fillvalue=parts[-1]):
+            assigned.setdefault(name, []).append(value)
+    held = {name for name, values in assigned.items() if any(re.match(r"[^(]*KEYS\[", value) for value in values)}
+    for name in held:
+        assert all(_FROM_KEYS.fullmatch(value) for value in assigned[name]), f"{name}: {assigned[name]}"
+    return held
+
+
+def test_every_script_is_called():
+    assert set(WHOLE) == set(SCRIPT_CALLS)
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_script_uses_the_keys_it_was_given(name):
+    """Whatever stands where a command has its key was taken from KEYS as it is, and never put together."""
+    text = code(name)
+    held = keys_in(text)
+    commands = _CALL.findall(text)
+    assert len(commands) == text.count("redis.call(") + text.count("redis.pcall(")
+    for words in map(split, commands):
+        command = words[0].strip("'")
+        if command in _KEYLESS:
+            continue
+        assert command in _KEY_FIRST | _KEY_SECOND, f"say where the key of {command} stands"
+        key = words[2 if command in _KEY_SECOND else 1]
+        assert key in held or re.fullmatch(r"KEYS\[\w+\]", key), f"{command} {key}"
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_shared_function_is_given_a_key_of_the_script(name):
+    """What the shared functions call ``record`` is what their callers have from KEYS."""
+    text = code(name)
+    for words in re.findall(r"^(?!.*function).*\bsettle\((.*)\)", text, re.MULTILINE):
+        assert split(words)[0] in keys_in(text)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_script_is_short_and_says_what_it_takes(name):
+    """First the kind, then what it does, its KEYS and its ARGV, each if it uses them."""
+    lines = source(name).splitlines()
+    assert len(lines) < 80
+    assert max(map(len, lines)) <= 120
+    if name in WHOLE:
+        assert lines.pop(0).startswith("#!lua")
+    header = "\n".join(lines[: next(n for n, line in enumerate(lines) if not line.startswith("-- "))])
+    assert header, "no header"
+    if name in WHOLE:
+        assert "-- KEYS: " in header
+        assert ("-- ARGV: " in header) == ("ARGV" in code(name))
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_no_script_uses_what_loses_tasks_or_takes_long(name):
+    never = ["XTRIM", "MAXLEN", "MINID", "NOACK", "FORCE", "'KEYS'", "'SCAN'", "loadstring"]
+    assert not [word for word in never if word in source(name)]
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_only_enqueueing_may_be_refused_when_memory_is_full(name):
+    """What ends, returns or frees has to go on; what only reads writes nothing."""
+    flags = source(name).splitlines()[0].removeprefix("#!lua")
+    assert flags in ({""} if name == "enqueue" else {" flags=allow-oom", " flags=no-writes"})
