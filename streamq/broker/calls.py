@@ -143,7 +143,7 @@ class Claimed(NamedTuple):
     bodies_lost: int
 
 
-def claim(queue: QueueKeys, stream: str, consumer: str, lease_ms: int, cursor: bytes, count: int) -> Call[Claimed]:
+def claim(queue: QueueKeys, stream: str, consumer: str, *, lease_ms: int, cursor: bytes, count: int) -> Call[Claimed]:
     """Take over entries whose owner gave no sign of life for a lease, looking at a bounded number."""
 
     def read(reply: list[Any]) -> Claimed:

@@ -186,7 +186,7 @@ def test_garbage_ends_in_the_dead_letters(any_server, basic, start_worker, conne
     assert letter[1].startswith(b"malformed")
     assert run("XPENDING", "sq:{default}:stream:5", "workers")[0] == 0
     assert run("XLEN", "sq:{default}:stream:5") == 0
-    assert "moved to the dead letters" in worker.log
+    worker.until_logged("moved to the dead letters")
 
 
 def test_broken_arguments_fail_their_task(basic, start_worker, connection):

@@ -33,7 +33,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "enqueue": [calls.enqueue(QUEUE, MESSAGES), calls.enqueue(QUEUE, [])],
     "due": [calls.due(QUEUE, 10)],
     "promote": [calls.promote(QUEUE, IDS)],
-    "finish": [calls.finish(QUEUE, stream, KEYS.done, "w", 1000, SETTLEMENTS) for stream in QUEUE.streams],
+    "finish": [calls.finish(QUEUE, stream, SETTLEMENTS, done=KEYS.done, worker="w", ttl_ms=1000) for stream in QUEUE.streams],
     "bury": [
         *(calls.bury(QUEUE, delivery, "why", b"{}", **END) for delivery in DELIVERIES),
         *(
@@ -63,7 +63,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
         lambda words: words[words.index("STREAMS") + 1 : -len(QUEUE.streams)],
     ),
     "held_by": (calls.held_by(QUEUE, QUEUE.ready, "w", 10), lambda words: words[-2:-1]),
-    "claim": (calls.claim(QUEUE, QUEUE.ready, "w", 1000, b"0-0", 10), lambda words: words[1:2]),
+    "claim": (calls.claim(QUEUE, QUEUE.ready, "w", lease_ms=1000, cursor=b"0-0", count=10), lambda words: words[1:2]),
     "register_queues": (calls.register_queues(KEYS, ["a", "b"]), lambda words: words[1:2]),
     "queue_names": (calls.queue_names(KEYS), lambda words: words[1:2]),
     "client_id": (calls.client_id(), lambda _: ()),

@@ -23,6 +23,10 @@ from streamq.results import AsyncResult
 # before the kill.
 _MOST_AT_A_TIME = 128
 _SHARE_AT_A_TIME = 8
+# What the victim is handed if it was found idle. The other worker, if idle too, may get it instead: but not again,
+# for then it is at work.
+_MORE = 4
+_MORE_TRIES = 5
 _LOOK_SECONDS = 1.0
 _GIVE_UP_SECONDS = 30.0
 
@@ -90,14 +94,15 @@ class Session:
         """
         began = last = time.monotonic()
         try:
-            await self._send()
+            await self._send(self._most)
             while self._sent:
                 ended, _ = await asyncio.wait(self._sent, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
                 for one in ended:
                     self._take(one)
                 if ended:
                     last = time.monotonic()
-                await self._send()
+                if len(self._sent) <= self._most // 2:
+                    await self._send(self._most - len(self._sent))
                 await self._kill_half_way()
                 if not ended:
                     await self._look_after(time.monotonic() - last)
@@ -108,10 +113,8 @@ class Session:
             await asyncio.gather(*self._sent, return_exceptions=True)
             await self._app.aclose()
 
-    async def _send(self) -> None:
-        if len(self._sent) > self._most // 2:
-            return
-        chunk = list(islice(self._unsent, self._most - len(self._sent)))
+    async def _send(self, count: int) -> None:
+        chunk = list(islice(self._unsent, count))
         results = await self._app.aenqueue_many(report.s(os.fsencode(path)) for path in chunk)
         for path, result in zip(chunk, results, strict=True):
             self._sent[asyncio.create_task(result.aget())] = path, result
@@ -143,8 +146,11 @@ class Session:
             held = 0
             try:
                 held = await self._count_held()
-                if not held:  # the files are so small that it was through with all it had: give it more
-                    await self._send()
+                for _ in range(_MORE_TRIES):
+                    if held:
+                        break
+                    # The files are so small that it was through with all it had: hand it more.
+                    await self._send(_MORE)
                     held = await self._count_held()
             finally:
                 if not held:  # a kill now would show nothing
