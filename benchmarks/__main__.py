@@ -20,33 +20,26 @@ _QUICK = Plan(rounds=1, tasks=6000, single=1000, round_trips=200)
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), help="How often all is measured; 3 if not given.")
 @click.option("--tasks", type=click.IntRange(100), help="Tasks in each drain; 60000 if not given.")
-@click.option(
-    "--quick", is_flag=True, help="One small round, under 15 s: shows that all works, not how fast."
-)
+@click.option("--quick", is_flag=True, help="One small round, under 15 s: shows that all works, not how fast.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("--url", help="A server of your own; keys of a namespace of its own are written and deleted.")
 def main(*, rounds: int | None, tasks: int | None, quick: bool, as_json: bool, url: str | None) -> None:
     """Measure streamq against a bare loop on the same server; an embedded one, if none is given."""
     base = _QUICK if quick else Plan(rounds=3, tasks=60_000, single=5000, round_trips=1000)
     plan = Plan(rounds or base.rounds, tasks or base.tasks, base.single, base.round_trips)
-    cores = choose_cores()
-    with running(url, cores) as server:
-        measures = Rounds(plan, server, cores, lambda text: print(text, file=sys.stderr)).run()
+    with running(url, choose_cores()) as server:
+        measures = Rounds(plan, server, lambda text: print(text, file=sys.stderr)).run()
     if as_json:
         about = {
             "python": platform.python_version(),
             "server": server.version,
-            "pinned": cores.pinned and server.pid is not None,
+            "pinned": server.cores.pinned,
             "rounds": plan.rounds,
             "tasks": plan.tasks,
         }
-        print(
-            json.dumps(
-                {**about, "measures": {name: table.summary(one) for name, one in measures.items()}}, indent=2
-            )
-        )
+        print(json.dumps({**about, "measures": {name: table.summary(one) for name, one in measures.items()}}, indent=2))
     else:
-        where = "on two cores" if cores.pinned and server.pid is not None else "not pinned to cores"
+        where = "on two cores" if server.cores.pinned else "not pinned to cores"
         about_text = (
             f"Python {platform.python_version()}, {server.version}, {where};"
             f" medians of {plan.rounds} rounds, {plan.tasks} tasks in each drain"

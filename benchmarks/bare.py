@@ -67,9 +67,7 @@ async def _drain() -> None:
     await client.xgroup_create(BARE_STREAM, GROUP, "0", mkstream=True)
     settle = client.register_script(_SETTLE)
     while True:
-        for _, entries in (
-            await client.xreadgroup(GROUP, "bare", {BARE_STREAM: ">"}, count=_READ, block=1000) or ()
-        ):
+        for _, entries in await client.xreadgroup(GROUP, "bare", {BARE_STREAM: ">"}, count=_READ, block=1000) or ():
             await asyncio.gather(*(asyncio.create_task(_noop(fields)) for _, fields in entries))
             ids = [entry.decode() for entry, _ in entries]
             await settle(keys=[BARE_STREAM, *(BARE_RESULT + entry for entry in ids)], args=[GROUP, *ids])

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from benchmarks.machine import Figure, Meter
-
-if TYPE_CHECKING:
-    from benchmarks.server import Server
+from benchmarks.server import Server
 
 # The first tenth warms up; of the last one the batches are no longer full.
 _FROM, _TO = 0.9, 0.1

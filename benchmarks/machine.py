@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import NamedTuple
 
 
 class Cores(NamedTuple):
@@ -25,19 +23,27 @@ class Cores(NamedTuple):
         return self.server is not None
 
 
+NO_CORES = Cores(None, None)
+
+
 def choose_cores() -> Cores:
     """Take the first and the last core we may use: where cores have siblings, these are rarely two."""
     if sys.platform != "linux":
-        return Cores(None, None)
+        return NO_CORES
     usable = sorted(os.sched_getaffinity(0))
-    return Cores(usable[0], usable[-1]) if len(usable) > 1 else Cores(None, None)
+    return Cores(usable[0], usable[-1]) if len(usable) > 1 else NO_CORES
 
 
-def pin(pid: int, core: int | None) -> None:
-    """Have a process, with the threads it has, run on one core; what it starts later inherits that."""
-    if sys.platform == "linux" and core is not None:
+def pin(pid: int, core: int | None) -> bool:
+    """Have a process, with the threads it has, run on one core; False if that cannot be."""
+    if sys.platform != "linux" or core is None:
+        return False
+    try:
         for thread in Path(f"/proc/{pid}/task").iterdir():
             os.sched_setaffinity(int(thread.name), {core})
+    except PermissionError:  # it is somebody else's
+        return False
+    return True
 
 
 @contextmanager

@@ -8,15 +8,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
-from benchmarks.machine import Cores, only_child, pinned
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from benchmarks.server import Server
+from benchmarks.machine import only_child, pinned
+from benchmarks.server import Server
 
 _START_SECONDS = 30.0
 _JOB_SECONDS = 600.0
@@ -25,9 +22,9 @@ _JOB_SECONDS = 600.0
 class Processes:
     """Runs jobs of `benchmarks.bare` and `benchmarks.ours`, and workers, against one server."""
 
-    def __init__(self, server: Server, cores: Cores) -> None:
+    def __init__(self, server: Server) -> None:
         self._server = server
-        self._cores = cores
+        self._cores = server.cores
         self._environment = {**os.environ, "STREAMQ_URL": server.url, "BENCHMARK_URL": server.bare_url}
 
     def job(self, side: str, job: str, count: int, *, beside_server: bool = False) -> Any:

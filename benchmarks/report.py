@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from statistics import quantiles
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from benchmarks.machine import Figure
+from benchmarks.machine import Figure
 
 WARM_UP = 50
 

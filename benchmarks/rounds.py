@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from benchmarks.drains import time_drain
-from benchmarks.machine import Cores, Figure
+from benchmarks.machine import Figure
 from benchmarks.names import BARE_STREAM, QUEUE_STREAM
 from benchmarks.processes import Processes
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from benchmarks.server import Server
+from benchmarks.server import Server
 
 
 @dataclass(frozen=True)
@@ -66,10 +62,10 @@ def _measures() -> dict[str, Measure]:
 class Rounds:
     """Runs the rounds of a plan and collects the figures."""
 
-    def __init__(self, plan: Plan, server: Server, cores: Cores, progress: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, server: Server, progress: Callable[[str], None]) -> None:
         self._plan = plan
         self._server = server
-        self._processes = Processes(server, cores)
+        self._processes = Processes(server)
         self._progress = progress
         self.measures = _measures()
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import redis
 
-from benchmarks.machine import Cores, pin
+from benchmarks.machine import NO_CORES, Cores, pin
 from benchmarks.names import NAMESPACE
 from streamq._redis import embedded
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Server:
@@ -24,7 +21,8 @@ class Server:
         url: for streamq.
         bare_url: the same server, for redis-py.
         version: what it calls itself.
-        pid: its process, if it runs here and we may look at it.
+        pid: its process, if it runs here.
+        cores: where it and the measured processes run.
         client: for filling, watching and cleaning; nothing of that is measured.
     """
 
@@ -36,8 +34,8 @@ class Server:
         kind = "Valkey" if "valkey_version" in info else "Redis"
         self.version = f"{kind} {info.get('valkey_version') or info['redis_version']}"
         self.pid = _here(int(info["process_id"]))
-        if self.pid is not None:
-            pin(self.pid, cores.server)
+        # With a server that cannot be given a core, the measured processes are better left to the scheduler too.
+        self.cores = cores if self.pid is not None and pin(self.pid, cores.server) else NO_CORES
 
     def clean(self) -> None:
         """Delete every key of the benchmark."""

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from rich.console import Console
-
-    from benchmarks.machine import Figure
-    from benchmarks.rounds import Measure
+from benchmarks.machine import Figure
+from benchmarks.rounds import Measure
 
 
 def summary(measure: Measure) -> dict[str, Any]:

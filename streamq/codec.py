@@ -119,6 +119,8 @@ class CallCodec:
             raise TypeError(f"{self.name}() {error}") from None
         if not kwargs:
             return args, {}
+        if "*" in kwargs:
+            raise EncodeError(f"{self.name}(): an argument cannot be called '*'")
         kinds = {self.signature.parameters[name].kind for name in bound.arguments}
         if args and (kinds & {inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.VAR_POSITIONAL}):
             return args, dict(kwargs)

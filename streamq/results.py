@@ -81,7 +81,7 @@ class AsyncResult(Generic[R]):
                 record = self._broker.watch(queue, self.id)
                 if record.state.ended or record.state is State.UNKNOWN:
                     return self._open(record)
-                rung.wait(self._patience(deadline, record, timeout))
+                rung.wait(self._patience(deadline, timeout))
 
     async def aget(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - the same signature as get
         """Wait for the task to end and return what it returned, as `get` does."""
@@ -97,19 +97,19 @@ class AsyncResult(Generic[R]):
                 record = await self._broker.awatch(queue, self.id)
                 if record.state.ended or record.state is State.UNKNOWN:
                     return self._open(record)
-                patience = self._patience(deadline, record, timeout)
+                patience = self._patience(deadline, timeout)
                 try:
                     async with asyncio.timeout(patience):
                         await rung.wait()
                 except TimeoutError:
                     continue
 
-    def _patience(self, deadline: float | None, record: Record, timeout: float | None) -> float:
+    def _patience(self, deadline: float | None, timeout: float | None) -> float:
         if deadline is None:
             return _LOOK_AGAIN_SECONDS
         left = deadline - time.monotonic()
         if left <= 0:
-            raise ResultTimeout(f"task {self.id} is {record.state} after {timeout:g} s")
+            raise ResultTimeout(f"task {self.id} has not ended after {timeout:g} s")
         return min(left, _LOOK_AGAIN_SECONDS)
 
     def _open(self, record: Record) -> R:

@@ -8,6 +8,7 @@ Every call of ours can be sent twice without harm, so we retry here, by one rule
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -38,6 +39,14 @@ T = TypeVar("T")
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 5.0
 EMBEDDED = "embedded://"
+_SCHEMES = ("redis://", "rediss://", "unix://")
+
+# A connection that went dead without a word is noticed within half a minute, also by one who only listens.
+_KEEPALIVE = {
+    getattr(socket, name): value
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+}
 
 _FAILURES = (RedisError, OSError)
 
@@ -74,14 +83,15 @@ def _pool_options(url: str, parse: Any) -> dict[str, Any]:
         if not directory:
             raise ConfigError("embedded:// needs a folder, such as embedded://./data or embedded:///var/lib/shop")
         return {"directory": Path(directory).expanduser().absolute()}
+    if not url.startswith(_SCHEMES):
+        known = ", ".join((*_SCHEMES, EMBEDDED))
+        raise ConfigError(f"cannot use the URL {display_url(url)!r}: it must begin with one of {known}")
     try:
         options: dict[str, Any] = parse(url)
     except ValueError as error:
-        raise ConfigError(
-            f"cannot use the URL {display_url(url)!r}: {error}"
-            if "://" in url
-            else f"cannot use the URL {display_url(url)!r}: it must begin with redis://, rediss://, unix:// or embedded://"
-        ) from None
+        raise ConfigError(f"cannot use the URL {display_url(url)!r}: {error}") from None
+    if "path" not in options:
+        options = {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE, **options}
     return options
 
 

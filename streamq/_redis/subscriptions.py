@@ -72,7 +72,7 @@ class Doorbell:
                 self._subscribed.set()
                 self._ring(None)
             elif message["type"] == "message":
-                self._ring(message["data"].decode())
+                self._ring(message["data"].decode("utf-8", "replace"))
         self._pubsub.close()
 
     def _ring(self, task_id: str | None) -> None:
@@ -121,6 +121,6 @@ def messages(connection: SyncConnection, pattern: str) -> Iterator[tuple[str, by
             if message["type"] == "psubscribe":
                 yield None
             elif message["type"] == "pmessage":
-                yield message["channel"].decode(), message["data"]
+                yield message["channel"].decode("utf-8", "backslashreplace"), message["data"]
     finally:
         pubsub.close()

@@ -141,5 +141,6 @@ class _Columns:
             return self._time(value)
         if isinstance(value, list) and all(isinstance(one, str) for one in value):
             return in_one_line(",".join(value))
-        plain = isinstance(value, str) and " " not in value
-        return in_one_line(value if plain else to_json(value))
+        if isinstance(value, str) and " " not in value:
+            return in_one_line(value)
+        return in_one_line(to_json(value))

@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import click
 
@@ -73,7 +73,7 @@ def in_one_line(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def stop_waiting(task_id: str) -> None:
+def stop_waiting(task_id: str) -> NoReturn:
     """End the command after a Ctrl-C, as shells expect it."""
     click.echo(f"\nstreamq: stopped waiting; task {task_id} goes on", err=True)
     sys.exit(130)

@@ -69,7 +69,7 @@ def folder(tmp_path):
         (tmp_path / f"module_{number:03}.py").write_text(f"class C{number}:\n    def f(self): return {number}\n" * 20)
     (tmp_path / "below" / "[deeper]").mkdir(parents=True)
     (tmp_path / "below" / "[deeper]" / "new\nline [red]\x1b[2J.py").write_text("async def f(): ...\n" * 500)
-    (tmp_path / "latin-1.py").write_bytes(b"# no cookie says that \xe9 is Latin-1\n")
+    (tmp_path / "latin-1.py").write_bytes(b"'no cookie says that \xe9 is Latin-1'\n")
     (tmp_path / "wrong.py").write_text("def f(:\n")
     (tmp_path / "empty.py").touch()
     (tmp_path / "no text").write_bytes(bytes(range(256)) * 5000)
@@ -95,6 +95,7 @@ def test_a_worker_is_killed_half_way_and_nothing_is_lost(folder, start_demo):
     assert number("lost", output) == 0
     assert number("functions", output) == 300 * 20 + 500
     assert number("classes", output) == 300 * 20
+    assert number("not valid Python", output) == 2
     assert "[deeper]/new\N{REPLACEMENT CHARACTER}line [red]" in output
     assert f"A plain walk of the folder agrees, on {files} files." in output
 

@@ -118,8 +118,8 @@ def test_an_app_that_cannot_be_served(server_url, app, said):
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://localhost", "redis://"),
-        ("localhost:6379", "must begin with redis://"),
+        ("http://localhost", "must begin with one of redis://"),
+        ("localhost:6379", "must begin with one of redis://"),
         ("redis://localhost:port/0", "cannot use the URL"),
         ("embedded://", "needs a folder"),
     ],

@@ -103,6 +103,8 @@ class Display:
             rows["failed"] = f"{len(session.failures):,}"
         if unreadable := sum(report.contents is None for report in session.reports.values()):
             rows["unreadable"] = f"{unreadable:,}"
+        if wrong := sum(bool(report.contents and report.problem) for report in session.reports.values()):
+            rows["not valid Python"] = f"{wrong:,}"
         found = [report.definitions for report in session.reports.values() if report.definitions]
         rows |= {"bytes": f"{sums.size:,}", "lines": f"{sums.lines:,}", "words": f"{sums.words:,}"}
         rows["functions"] = f"{sum(one.functions for one in found):,}"
