@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,44 +28,41 @@ NO_CORES = Cores(None, None)
 
 def choose_cores() -> Cores:
     """Take the first and the last core we may use: where cores have siblings, these are rarely two."""
-    if sys.platform != "linux":
-        return NO_CORES
-    usable = sorted(os.sched_getaffinity(0))
-    return Cores(usable[0], usable[-1]) if len(usable) > 1 else NO_CORES
+    if sys.platform == "linux":
+        usable = sorted(os.sched_getaffinity(0))
+        if len(usable) > 1:
+            return Cores(usable[0], usable[-1])
+    return NO_CORES
 
 
 def pin(pid: int, core: int | None) -> bool:
     """Have a process, with the threads it has, run on one core; False if that cannot be."""
-    if sys.platform != "linux" or core is None:
-        return False
-    try:
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core})
-    except PermissionError:  # it is somebody else's
-        return False
-    return True
+    if sys.platform == "linux" and core is not None:
+        try:
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                os.sched_setaffinity(int(thread.name), {core})
+        except PermissionError:  # it is somebody else's
+            return False
+        return True
+    return False
 
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Run this process on one core meanwhile."""
-    if sys.platform != "linux" or core is None:
+    """Have what is started meanwhile run on one core, as this process does."""
+    with ExitStack() as stack:
+        if sys.platform == "linux" and core is not None:
+            stack.callback(os.sched_setaffinity, 0, os.sched_getaffinity(0))
+            os.sched_setaffinity(0, {core})
         yield
-        return
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, before)
 
 
 def cpu_seconds(pid: int | None) -> float | None:
     """Return the user and system time that a process has used."""
-    if sys.platform != "linux" or not pid:
-        return None
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    if sys.platform == "linux" and pid:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return None
 
 
 def only_child(pid: int) -> int | None:

@@ -43,7 +43,8 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 def show(console: Console, measures: Mapping[str, Measure], about: str) -> None:
     """Print the table, and below it what each line means."""
-    table = Table(title=about, title_justify="left")
+    console.print(about, highlight=False, soft_wrap=True)
+    table = Table()
     table.add_column("")
     for name in ("bare", "streamq", "ratio", "process µs", "server µs"):
         table.add_column(name, justify="right")

@@ -18,7 +18,7 @@ from streamq.broker.producer import Broker
 from streamq.codec import CallCodec, ResultCodec
 from streamq.config import check_name, check_task_id
 from streamq.context import context_of
-from streamq.errors import ConfigError, PayloadTooLarge
+from streamq.errors import BrokerUnavailable, ConfigError, PayloadTooLarge
 from streamq.message import Delivery, Message
 from streamq.results import AsyncResult
 
@@ -78,6 +78,11 @@ def _current_broker() -> Broker:
     return _current[0]
 
 
+def _in_doubt(error: BrokerUnavailable, message: Message) -> BrokerUnavailable:
+    error.add_note(f"It is not known whether task {message.id} was enqueued; using(task_id={message.id!r}) is safe.")
+    return error
+
+
 class Sender(Generic[P, R]):
     """Enqueues calls of one task, with one choice of queue, id and delay."""
 
@@ -99,13 +104,17 @@ class Sender(Generic[P, R]):
         Raises:
             TypeError: the function does not take these arguments.
             PayloadError: they cannot be encoded, or are too large. Nothing was sent.
-            BrokerUnavailable: Redis did not answer; whether the message is there is not known.
+            BrokerUnavailable: Redis did not answer; whether the message is there is not known. A note of the error
+                says the id, with which sending again is safe.
             BrokerOutOfMemory: Redis is full. Nothing was enqueued.
         """
         task = self.task
         broker = task.broker
         message = self._message(broker, args, kwargs)
-        broker.enqueue(message)
+        try:
+            broker.enqueue(message)
+        except BrokerUnavailable as error:
+            raise _in_doubt(error, message) from error.__cause__
         return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
@@ -113,7 +122,10 @@ class Sender(Generic[P, R]):
         task = self.task
         broker = task.broker
         message = self._message(broker, args, kwargs)
-        await broker.aenqueue(message)
+        try:
+            await broker.aenqueue(message)
+        except BrokerUnavailable as error:
+            raise _in_doubt(error, message) from error.__cause__
         return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:

@@ -162,7 +162,8 @@ class _Child:
 
     def _lost(self, stream: str, entry: bytes) -> None:
         run = self._holdings.get(stream, entry)
-        if run is not None and not run.lost:
+        # Of an ended run nothing may be pending because it was committed a moment ago; if not, it will be refused.
+        if run is not None and not run.ended and not run.lost:
             run.lost = True
             message = run.delivery.message
             _log.warning("the lease of task %s (%s) has gone to another worker", message.id, message.task)

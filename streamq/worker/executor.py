@@ -141,6 +141,7 @@ class Executor:
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         self._pace.ended += 1
+        run.ended = True
         self._settle(run, outcome)
         if self._async_waiting or self._sync_waiting:
             self._start()

@@ -16,15 +16,17 @@ class Run:
         delivery: what was delivered.
         task: the function to run; None if this worker does not know it.
         handle: the asyncio task that runs it, if one does.
+        ended: it has an outcome, which is on its way.
         lost: the lease has gone to another; the outcome will be refused.
     """
 
-    __slots__ = ("delivery", "handle", "lost", "task")
+    __slots__ = ("delivery", "ended", "handle", "lost", "task")
 
     def __init__(self, delivery: Delivery, task: Task[..., Any] | None) -> None:
         self.delivery = delivery
         self.task = task
         self.handle: asyncio.Task[None] | None = None
+        self.ended = False
         self.lost = False
 
 

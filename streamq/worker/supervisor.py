@@ -170,13 +170,15 @@ class Supervisor:
         child.line.close()
         del self._children[child.index]
         code = child.process.wait()
-        if code != 0:
-            self._rescue(child, f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
-        if not self._stop_signals:
+        stopping = self._stop_signals > 0
+        if not stopping:
             self._failures = 0 if time.monotonic() - child.started > _STEADY_SECONDS else self._failures + 1
             bound = min(_LONGEST_PAUSE_SECONDS, 0.1 * 2**self._failures)
             pause = random.uniform(0, bound) if self._failures > 1 else 0.0  # noqa: S311 - spreads load
             self._due[child.index] = time.monotonic() + pause
+            self._start_due()  # before the rescue: it takes some time to start
+        if code != 0 or not stopping:
+            self._rescue(child, f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
 
     def _rescue(self, child: _Child, how: str) -> None:
         if self._settings is None:

@@ -11,6 +11,7 @@ import sys
 import pytest
 import redis
 
+from streamq import BrokerUnavailable
 from tests.servers import server_binary
 from tests.workers import ROOT, Worker, until
 
@@ -227,6 +228,16 @@ def test_a_producer_waits_for_redis(private_server, load_app_at):
     basic.add.delay(2, 2)
     with redis.Redis(port=server.port) as client:
         assert client.xlen("sq:{default}:stream:5") == 2
+
+
+def test_a_producer_that_gives_up_says_the_id(private_server, load_app_at):
+    """When Redis stays away, the error says with which id it is safe to try again."""
+    server = private_server()
+    basic = load_app_at("tests.apps.basic", f"redis://127.0.0.1:{server.port}/0")
+    server.kill()
+    with pytest.raises(BrokerUnavailable) as caught:
+        basic.add.using(task_id="order-18").delay(1, 1)
+    assert "order-18" in caught.value.__notes__[0]
 
 
 def test_several_processes(server_url, start_worker, basic):

@@ -33,7 +33,9 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "enqueue": [calls.enqueue(QUEUE, MESSAGES), calls.enqueue(QUEUE, [])],
     "due": [calls.due(QUEUE, 10)],
     "promote": [calls.promote(QUEUE, IDS)],
-    "finish": [calls.finish(QUEUE, stream, SETTLEMENTS, done=KEYS.done, worker="w", ttl_ms=1000) for stream in QUEUE.streams],
+    "finish": [
+        calls.finish(QUEUE, stream, SETTLEMENTS, done=KEYS.done, worker="w", ttl_ms=1000) for stream in QUEUE.streams
+    ],
     "bury": [
         *(calls.bury(QUEUE, delivery, "why", b"{}", **END) for delivery in DELIVERIES),
         *(
@@ -43,9 +45,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         ),
     ],
     "give_back": [
-        calls.give_back(QUEUE, stream, "w", DELIVERIES, died=died)
-        for stream in QUEUE.streams
-        for died in (False, True)
+        calls.give_back(QUEUE, stream, "w", DELIVERIES, died=died) for stream in QUEUE.streams for died in (False, True)
     ],
     "park": [calls.park(QUEUE, delivery, 1000, "why") for delivery in DELIVERIES],
     "renew": [calls.renew(stream, "w", [b"1-1", b"1-2"]) for stream in QUEUE.streams],

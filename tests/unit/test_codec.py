@@ -267,19 +267,15 @@ def test_a_call_that_does_not_fit_names_the_task(args, kwargs, message):
 
 
 def test_a_required_keyword_cannot_be_left_out():
-    with pytest.raises(TypeError, match="missing a required.*'c'"):
+    with pytest.raises(TypeError, match=r"missing a required.*'c'"):
         codec(strict).encode((1,), {})
 
 
-@pytest.mark.xfail(strict=True, reason="a keyword * is taken for the positional arguments")
 @pytest.mark.parametrize(("args", "keyword"), [((), [1, 2]), ((1,), [2])])
-def test_a_keyword_called_star_is_refused_or_arrives(args, keyword):
+def test_a_keyword_called_star_is_refused(args, keyword):
     """The name that marks positional arguments cannot be mistaken for them."""
-    try:
-        arrived = travel(anything, *args, **{"*": keyword})
-    except (EncodeError, TypeError):
-        return
-    assert arrived == (args, {"*": keyword})
+    with pytest.raises(EncodeError, match=r"cannot be called '\*'"):
+        codec(anything).encode(args, {"*": keyword})
 
 
 def test_bind_skips_the_context():
@@ -450,6 +446,10 @@ def test_arguments_that_are_no_call_do_not_fit(data):
         codec(plain).decode(data)
 
 
+def beginning_with(prefix: bytes) -> st.SearchStrategy[bytes]:
+    return st.binary(max_size=20).map(lambda rest: prefix + rest)
+
+
 @pytest.mark.xfail(strict=True, reason="from_json() stands outside the try of decode()")
 @pytest.mark.parametrize("data", [b'{"*":', b'{"*":[1],"c":', b'{"*":' + b"[" * 100_000])
 def test_broken_arguments_of_both_kinds_do_not_fit(data):
@@ -457,7 +457,8 @@ def test_broken_arguments_of_both_kinds_do_not_fit(data):
         codec(strict).decode(data)
 
 
-@given(st.binary(max_size=40) | st.binary(max_size=30).map(lambda rest: b'{"a":' + rest))
+@given(st.binary(max_size=40) | st.sampled_from([b'{"a":', b'{"*":', b'{"*":[1],', b"[1,"]).flatmap(beginning_with))
+@pytest.mark.xfail(reason="from_json() stands outside the try of decode()")
 def test_any_bytes_are_a_call_or_an_argument_error(data):
     try:
         args, kwargs = codec(plain).decode(data)
@@ -494,7 +495,7 @@ def test_a_stored_result_that_is_no_json_is_an_error(data):
 # ---- errors
 
 
-class BrokenText(Exception):  # noqa: N818
+class BrokenText(Exception):
     def __str__(self):
         raise RuntimeError("no text")
 
@@ -507,7 +508,7 @@ def stored(error: BaseException, **options: Any) -> dict[str, Any]:
 
 def raised(error: BaseException, cause: BaseException | None = None) -> BaseException:
     try:
-        raise error from cause
+        raise error from cause  # noqa: TRY301 - so that it has a traceback
     except BaseException as caught:  # noqa: BLE001
         return caught
 

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -204,7 +205,7 @@ async def test_an_interrupt_never_leaks_into_the_next_run(make_pool, switch_ofte
 
     for _ in range(ROUNDS):
         began.clear()
-        run = runs.submit(lambda run, seconds=dice.uniform(0, LONGEST): _guarded(limited, run, seconds))
+        run = runs.submit(partial(_guarded, limited, dice.uniform(0, LONGEST)))
         after = runs.submit(unlimited)
         spin(dice.uniform(0, LONGEST))
         runs.pool.interrupt(run)
@@ -216,10 +217,10 @@ async def test_an_interrupt_never_leaks_into_the_next_run(make_pool, switch_ofte
     assert 0 < struck < ROUNDS, "the race was not run"
 
 
-def _guarded(function: Callable[..., object], *args: object) -> object:
+def _guarded(function: Callable[[Run, float], object], seconds: float, run: Run) -> object:
     """Catch the time limit as the executor does."""
     try:
-        return function(*args)
+        return function(run, seconds)
     except TaskTimeout:
         return "struck"
 

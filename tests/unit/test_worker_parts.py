@@ -208,7 +208,7 @@ def test_a_line_of_json(record, in_a_task):
 def test_a_line_of_json_outside_a_task_with_an_error(record):
     """There is no task to name; the traceback is one field."""
     try:
-        raise ValueError("no tea")
+        raise ValueError("no tea")  # noqa: TRY301 - so that it has a traceback
     except ValueError:
         record.exc_info = sys.exc_info()
     _TaskFilter("w-1").filter(record)
