@@ -350,12 +350,13 @@ def test_a_path_too_long_for_a_socket_gets_one_elsewhere(directory, start_users,
     assert not (place / keeper.SOCKET).is_symlink()
 
 
-def test_a_folder_for_sockets_that_others_can_open_is_refused(directory, tmp_path, monkeypatch):
+def test_a_folder_for_sockets_that_others_can_open_is_refused(directory, monkeypatch):
     place = (directory / ("long" * 30)).resolve()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    embedded._socket_path(place).parent.mkdir(mode=0o755)
-    with pytest.raises(ConfigError, match="open to others"):
-        embedded.acquire(place)
+    with tempfile.TemporaryDirectory(prefix="sq-") as short:
+        monkeypatch.setattr(tempfile, "tempdir", short)
+        embedded._socket_path(place).parent.mkdir(mode=0o755)
+        with pytest.raises(ConfigError, match="open to others"):
+            embedded.acquire(place)
     monkeypatch.setattr(tempfile, "tempdir", str(directory / ("long" * 20)))
     with pytest.raises(ConfigError, match="too long"):
         embedded.acquire(place)
