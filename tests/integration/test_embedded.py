@@ -44,7 +44,7 @@ for line in sys.stdin:
 """
 
 
-def until(condition, seconds=5.0):
+def until(condition, seconds=20.0):
     """Return the first true value of `condition`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
