@@ -55,8 +55,7 @@ def right() -> None:
     assert_type(add.s(1, 2), Signature[int])
     assert_type(app.enqueue_many([add.s(1, 2), add.s(2)]), list[AsyncResult[int]])
     assert_type(count("a", day=date.min), list[str])
-    coroutine = add(1, 2)
-    assert_type(coroutine, Coroutine[Any, Any, int])
+    coroutine = assert_type(add(1, 2), Coroutine[Any, Any, int])
     coroutine.close()
     assert_type(greet("x"), str)
 
