@@ -6,7 +6,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from types import TracebackType
+from types import CellType, TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 from streamq.broker.producer import Broker
@@ -54,14 +54,24 @@ class _Registry(dict[str, Task[..., Any]]):
         """
         known = self.get(task.name)
         if known is not None and _origin(known.function) != _origin(task.function):
-            where = "{}:{}".format(*_origin(known.function))
+            where = "{}:{}".format(*_origin(known.function)[:2])
             raise TaskNameClash(f"the task name {task.name!r} is taken by the function at {where}")
         self[task.name] = task
 
 
-def _origin(function: Callable[..., Any]) -> tuple[str, int]:
+def _origin(function: Callable[..., Any]) -> tuple[Any, ...]:
+    """Say where a function stands, and where those stand that it wraps: a decorator makes many with one code."""
     code = inspect.unwrap(function).__code__
-    return code.co_filename, code.co_firstlineno
+    wrapped = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    return code.co_filename, code.co_firstlineno, *(_origin(one) for one in wrapped if inspect.isfunction(one))
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - an empty one raises
+    except ValueError:
+        return False
+    return True
 
 
 class _TaskMaker:

@@ -27,7 +27,19 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
-_to_json = partial(to_json, bytes_mode="base64", inf_nan_mode="constants")
+# With round_trip, computed fields stay at home: a model that forbids extra fields could not be made of them.
+_to_json = partial(to_json, bytes_mode="base64", inf_nan_mode="constants", round_trip=True)
+
+# pydantic writes JSON of 254 levels, but reads only 200. So many brackets or more are worth a closer look.
+_MANY_BRACKETS = 150
+
+
+def _encode(value: Any) -> bytes:
+    """Encode a value; raise one of `_UNENCODABLE` if that cannot be done, or could not be read again."""
+    data = _to_json(value)
+    if len(data) > _MANY_BRACKETS and data.count(b"[") + data.count(b"{") > _MANY_BRACKETS:
+        from_json(b"[%b]" % data)
+    return data
 
 
 def _call_adapter(name: str, parameters: Iterable[inspect.Parameter]) -> TypeAdapter[Call]:
@@ -105,9 +117,7 @@ class CallCodec:
         if kwargs or not self._fewest <= len(args) <= self._most:
             args, kwargs = self._fold(args, kwargs)
         try:
-            if not kwargs:
-                return _to_json(args)
-            return _to_json({"*": args, **kwargs} if args else kwargs)
+            return _encode(args if not kwargs else {"*": args, **kwargs} if args else kwargs)
         except _UNENCODABLE as error:
             raise self._blame(args, kwargs) from error
 
@@ -131,7 +141,7 @@ class CallCodec:
         bound = self.signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
             try:
-                _to_json(value)
+                _encode(value)
             except _UNENCODABLE as error:
                 return EncodeError(f"{self.name}(): argument {name!r} cannot be sent as JSON: {error}")
         return EncodeError(f"{self.name}(): the arguments cannot be sent as JSON")
@@ -151,10 +161,10 @@ class CallCodec:
 
     def _decode_both_kinds(self, data: bytes) -> Call:
         """Validate parameter by parameter: pydantic takes an array or an object, but not both at once."""
-        keywords = from_json(data)
         try:
+            keywords = from_json(data)
             bound = self.signature.bind(*keywords.pop("*"), **keywords)
-        except TypeError as error:
+        except (ValueError, TypeError) as error:
             raise ArgumentError(f"{self.name}() {error}") from None
         for parameter in self.parameters:
             if parameter.name not in bound.arguments:
@@ -164,7 +174,11 @@ class CallCodec:
             packed = value if parameter.kind in _VARIADIC else [value]
             if parameter.kind not in _VARIADIC:
                 parameter = parameter.replace(kind=inspect.Parameter.POSITIONAL_ONLY)  # noqa: PLW2901 - as sent
-            args, kwargs = _call_adapter(self.name, [parameter]).validate_json(_to_json(packed))
+            try:
+                args, kwargs = _call_adapter(self.name, [parameter]).validate_json(_to_json(packed))
+            except ValidationError as error:
+                names = [parameter.name] * (len(packed) if positional else 0)
+                raise ArgumentError(f"{self.name}(): {_explain(error, names)}") from None
             valid: Any = args if positional else kwargs
             bound.arguments[parameter.name] = valid if parameter.kind in _VARIADIC else args[0]
         return bound.args, bound.kwargs
@@ -173,8 +187,12 @@ class CallCodec:
 def _hints(name: str, function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(function, include_extras=True)
-    except (NameError, TypeError, AttributeError) as error:
+    except (NameError, TypeError, AttributeError, SyntaxError) as error:
         raise ConfigError(f"task {name}: an annotation cannot be resolved: {error}") from error
+
+
+# Messages of pydantic that would quote the value.
+_TELLING = {"union_tag_invalid": "Input tag is none of the expected ones"}
 
 
 def _explain(error: ValidationError, names: Sequence[str] = ()) -> str:
@@ -185,7 +203,7 @@ def _explain(error: ValidationError, names: Sequence[str] = ()) -> str:
         if isinstance(first, int) and first < len(names):
             first = names[first]
         where = ".".join(map(str, (first, *inner)))
-        lines.append(f"argument {where!r}: {item['msg']}")
+        lines.append(f"argument {where!r}: {_TELLING.get(item['type'], item['msg'])}")
     return "; ".join(lines)
 
 
@@ -198,7 +216,7 @@ def encode_result(value: Any) -> bytes:
     if value is None:
         return b"null"
     try:
-        return _to_json(value)
+        return _encode(value)
     except _UNENCODABLE as error:
         raise ResultEncodeError(f"the returned {type(value).__name__} cannot be stored as JSON: {error}") from error
 

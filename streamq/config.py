@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import socket
@@ -42,6 +43,13 @@ def check_task_id(task_id: str) -> str:
     return task_id
 
 
+def _check_number(name: str, value: object, *, least: float, whole: bool) -> None:
+    kinds = (int,) if whole else (int, float)
+    if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value < math.inf:
+        kind = "a whole number" if whole else "a number"
+        raise ConfigError(f"{name} must be {kind} of {least:g} or more, not {value!r}")
+
+
 @dataclass(frozen=True)
 class Settings:
     """What every process of an app has to agree on.
@@ -62,9 +70,9 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)
-        for name in ("result_ttl", "max_payload", "max_result"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)!r}")
+        _check_number("result_ttl", self.result_ttl, least=0.001, whole=False)
+        _check_number("max_payload", self.max_payload, least=1, whole=True)
+        _check_number("max_result", self.max_result, least=1, whole=True)
 
 
 def _host_name() -> str:
@@ -104,8 +112,7 @@ class WorkerSettings:
             check_name("queue", queue)
         if not self.queues or len(set(self.queues)) != len(self.queues):
             raise ConfigError(f"queues must be one or more different names, not {','.join(self.queues)!r}")
-        for name in ("concurrency", "threads", "processes", "lease"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be more than 0, not {getattr(self, name)!r}")
-        if self.grace < 0:
-            raise ConfigError(f"grace must be 0 or more, not {self.grace!r}")
+        for name in ("concurrency", "threads", "processes"):
+            _check_number(name, getattr(self, name), least=1, whole=True)
+        _check_number("lease", self.lease, least=0.1, whole=False)
+        _check_number("grace", self.grace, least=0, whole=False)

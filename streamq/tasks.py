@@ -25,6 +25,8 @@ from streamq.results import AsyncResult
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_LONGEST_COUNTDOWN = 100 * 365.25 * 24 * 3600
+
 
 def new_task_id() -> str:
     """Make a UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix time in ms, then 74 random bits."""
@@ -92,8 +94,8 @@ class Sender(Generic[P, R]):
         self.task = task
         self.queue = check_name("queue", queue)
         self.task_id = None if task_id is None else check_task_id(task_id)
-        if countdown is not None and not countdown >= 0:
-            raise ConfigError(f"countdown must be 0 or more seconds, not {countdown!r}")
+        if countdown is not None and not 0 <= countdown <= _LONGEST_COUNTDOWN:
+            raise ConfigError(f"countdown must be 0 or more seconds, and less than a century, not {countdown!r}")
         self.delay_ms = 0 if countdown is None else round(countdown * 1000)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:

@@ -8,10 +8,11 @@ Every call of ours can be sent twice without harm, so we retry here, by one rule
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import redis
 import redis.asyncio
@@ -41,6 +42,24 @@ READ_SECONDS = 5.0
 EMBEDDED = "embedded://"
 _SCHEMES = ("redis://", "rediss://", "unix://")
 
+# What may stand behind the "?" of a URL; other options of redis-py would break what is set on purpose below.
+_QUERY_OPTIONS = {
+    "db",
+    "username",
+    "password",
+    "client_name",
+    "socket_timeout",
+    "socket_connect_timeout",
+    "ssl_cert_reqs",
+    "ssl_ca_certs",
+    "ssl_ca_path",
+    "ssl_ca_data",
+    "ssl_certfile",
+    "ssl_keyfile",
+    "ssl_password",
+    "ssl_check_hostname",
+}
+
 # A connection that went dead without a word is noticed within half a minute, also by one who only listens.
 _KEEPALIVE = {
     getattr(socket, name): value
@@ -60,12 +79,9 @@ _PATIENCE: dict[str, Any] = {
 
 
 def display_url(url: str) -> str:
-    """Return `url` without its password."""
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        password = None
-    return url.replace(f":{password}@", ":***@", 1) if password else url
+    """Return `url` without its password; also one that cannot be parsed, because the password was not escaped."""
+    shown = re.sub(r"^(\w+://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", shown)
 
 
 def check_url(url: str) -> None:
@@ -75,6 +91,15 @@ def check_url(url: str) -> None:
         ConfigError: it is of no form that streamq knows.
     """
     _pool_options(url, parse_url)
+
+
+def _check_parts(url: str) -> None:
+    """Raise ValueError for what redis-py would take, but not as it is meant."""
+    parts = urlsplit(url)
+    if strange := parse_qs(parts.query).keys() - _QUERY_OPTIONS:
+        raise ValueError(f"unknown option {', '.join(sorted(strange))}")
+    if parts.scheme != "unix" and not re.fullmatch(r"/?|/\d+", parts.path):
+        raise ValueError(f"the path {parts.path!r} is no database number")
 
 
 def _pool_options(url: str, parse: Any) -> dict[str, Any]:
@@ -88,8 +113,11 @@ def _pool_options(url: str, parse: Any) -> dict[str, Any]:
         raise ConfigError(f"cannot use the URL {display_url(url)!r}: it must begin with one of {known}")
     try:
         options: dict[str, Any] = parse(url)
+        _check_parts(url)
     except ValueError as error:
-        raise ConfigError(f"cannot use the URL {display_url(url)!r}: {error}") from None
+        # The error's text may quote a password that was not escaped.
+        why = f"percent-encode what is special in its password ({type(error).__name__})" if "@" in url else error
+        raise ConfigError(f"cannot use the URL {display_url(url)!r}: {why}") from None
     if "path" not in options:
         options = {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE, **options}
     return options

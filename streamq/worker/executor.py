@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import logging
 import os
 import time
@@ -86,6 +87,7 @@ class Executor:
         self._sync_running = 0
         self._has_async = any(task.is_async for task in tasks.values())
         self._has_sync = any(not task.is_async for task in tasks.values())
+        self._timers: dict[Run, asyncio.TimerHandle] = {}
         self._pace = Pace()
         self._blank = contextvars.Context()
         self._draining = False
@@ -131,13 +133,20 @@ class Executor:
         if self._draining:
             return
         while self._async_waiting and self._async_running < self._concurrency:
-            self._async_running += 1
             run = self._async_waiting.popleft()
+            if run.lost:
+                self._holdings.drop(run)
+                continue
+            self._async_running += 1
             # A context of its own: this may be called from within another task's.
             run.handle = self._loop.create_task(self._run_async(run), context=self._blank.copy())
         while self._sync_waiting and self._sync_running < self._pool.size:
+            run = self._sync_waiting.popleft()
+            if run.lost:
+                self._holdings.drop(run)
+                continue
             self._sync_running += 1
-            self._pool.submit(self._sync_waiting.popleft(), self._run_sync)
+            self._pool.submit(run, self._run_sync)
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         self._pace.ended += 1
@@ -153,6 +162,8 @@ class Executor:
         running.set((delivery, self._state))
         outcome: Outcome
         try:
+            if run.handle is None:
+                raise asyncio.CancelledError  # noqa: TRY301 - cut short before its first step
             args, kwargs = task.call_codec.decode(delivery.message.args)
             if task.options.bind:
                 args = (context_of(delivery, self._state), *args)
@@ -195,7 +206,7 @@ class Executor:
             return self._failed(run, error)
 
     def _call_within(self, run: Run, seconds: float, call: Callable[[], Any]) -> Any:
-        self._loop.call_soon_threadsafe(self._loop.call_later, seconds, self._pool.interrupt, run)
+        self._loop.call_soon_threadsafe(self._set_timer, run, seconds)
         self._pool.limit(run)
         try:
             try:
@@ -205,8 +216,14 @@ class Executor:
         except TaskTimeout as error:
             raise _timed_out(seconds) from error
 
+    def _set_timer(self, run: Run, seconds: float) -> None:
+        if not run.ended:
+            self._timers[run] = self._loop.call_later(seconds, self._pool.interrupt, run)
+
     def _thread_ended(self, run: Run, outcome: object) -> None:
         self._sync_running -= 1
+        if (timer := self._timers.pop(run, None)) is not None:
+            timer.cancel()
         if isinstance(outcome, TaskTimeout):
             outcome = self._failed(run, outcome)
         self._ended(run, outcome)  # type: ignore[arg-type]
@@ -255,7 +272,8 @@ class Executor:
     def cancel(self, run: Run) -> None:
         """Cut an async run short, without an outcome; one in a thread goes on to its end."""
         handle, run.handle = run.handle, None
-        if handle is not None:
+        # One that has not made its first step would not even come to say that its place is free.
+        if handle is not None and inspect.getcoroutinestate(handle.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
             handle.cancel()
 
     def close(self) -> None:

@@ -37,6 +37,15 @@ def greet(name: str) -> str:
     return name
 
 
+@streamq.task(bind=True)
+def noted(context: Context, count: int) -> None:
+    assert context.attempt == count
+
+
+def without_context(name: str) -> str:
+    return name
+
+
 @streamq.task(name="shared")
 async def shared(flag: bool) -> None:  # noqa: FBT001 - the type is what matters
     assert flag
@@ -58,6 +67,11 @@ def right() -> None:
     coroutine = assert_type(add(1, 2), Coroutine[Any, Any, int])
     coroutine.close()
     assert_type(greet("x"), str)
+    assert_type(about_thread("x", "y"), bytes)
+    assert_type(noted.delay(3).get(), None)
+    assert_type(app.enqueue_many(greet.s(name) for name in "ab"), list[AsyncResult[str]])
+    assert_type(count.using(task_id="1").s("a", day=date.min), Signature[list[str]])
+    assert_type(app.result("1"), AsyncResult[Any])
 
 
 async def right_async() -> None:
@@ -66,10 +80,13 @@ async def right_async() -> None:
     assert_type(await (await count.adelay("a", day=date.min)).aget(), list[str])
     assert_type(await app.aenqueue_many([greet.s("x")]), list[AsyncResult[str]])
     assert_type(await add(1, 2), int)
+    assert_type(await about("x"), str)
+    assert_type(await (await about.using(queue="slow").adelay(name="x")).aget(), str)
+    assert_type(await (await greet.aapply_async(("x",))).aget(), str)
     assert_type(await shared.adelay(flag=True), AsyncResult[None])
 
 
-def rejected() -> None:
+def rejected(context: Context) -> None:
     add.delay("1", 2)  # wrong
     add.delay()  # wrong
     add.delay(1, 2, 3)  # wrong
@@ -78,9 +95,19 @@ def rejected() -> None:
     count.delay("a", date.min)  # wrong
     count.using(queue="slow").delay(1, day=date.min)  # wrong
     about.delay(1)  # wrong
+    about.delay(context, "x")  # wrong
+    about_thread(context, "x")  # wrong
     about_thread.delay("x", 1)  # wrong
     greet.delay(1)  # wrong
     add.s("1")  # wrong
+    add.using(countdown=1).s("1")  # wrong
+    add.using(priority=1)  # wrong
+    add.using(task_id=17)  # wrong
+    noted.delay("3")  # wrong
+    app.enqueue_many([add.delay(1)])  # wrong
+    app.task(timeout="soon")  # wrong
+    app.task(raises=(int,))  # wrong
+    app.task(bind=True)(without_context)  # wrong
     add("1")  # wrong
     text: str = add.delay(1, 2).get()  # wrong
     number: int = count("a", day=date.min)  # wrong
@@ -90,5 +117,8 @@ def rejected() -> None:
 async def rejected_async() -> None:
     await add.adelay("1", 2)  # wrong
     await shared.adelay(3)  # wrong
+    await about.using(queue="slow").adelay(1)  # wrong
+    await add("1")  # wrong
+    await greet("x")  # wrong
     text: str = await (await add.adelay(1)).aget()  # wrong
     print(text)  # noqa: T201 - uses it

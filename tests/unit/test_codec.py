@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
@@ -206,7 +206,6 @@ def test_any_json_is_a_result(value):
     assert ResultCodec("shop.buy", taking(Any)).decode(encode_result(value)) == value
 
 
-@pytest.mark.xfail(strict=True, reason="arguments are encoded without round_trip=True")
 def test_models_travel_without_what_is_computed():
     """A model whose extra fields are forbidden travels although it has a computed field."""
     assert travel(taking(Square), Square(side=3)) == ((Square(side=3),), {})
@@ -314,7 +313,7 @@ def test_annotations_are_resolved_where_the_function_is():
         "Nowhere[int]",
         "int.nowhere",
         bytearray,
-        pytest.param("1 +", marks=pytest.mark.xfail(strict=True, reason="a SyntaxError is not expected")),
+        "1 +",
     ],
 )
 def test_an_annotation_that_cannot_be_used_shows_at_start(annotation):
@@ -368,7 +367,6 @@ def test_nesting_that_can_be_sent_arrives(depth):
     assert travel(anything, nested(depth)) == ((nested(depth),), {})
 
 
-@pytest.mark.xfail(strict=True, reason="JSON is written 254 levels deep, but read only 200 levels deep")
 @pytest.mark.parametrize("depth", [200, 230, 253])
 def test_what_could_not_be_read_is_not_sent(depth):
     """Nesting beyond what the worker can read is refused at the caller."""
@@ -400,7 +398,6 @@ def test_an_argument_of_another_type_is_named_and_not_shown(function, data, wher
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.xfail(strict=True, reason="in a call of both kinds each parameter is checked alone, as number 0")
 @pytest.mark.parametrize(
     ("data", "where"),
     [
@@ -415,7 +412,6 @@ def test_in_a_call_of_both_kinds_the_right_argument_is_named(data, where):
     assert where in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, reason="pydantic's message for a wrong tag holds the tag")
 def test_the_tag_of_a_union_is_not_shown():
     union = taking(Annotated[Cat | Dog, Field(discriminator="kind")])
     with pytest.raises(ArgumentError) as caught:
@@ -450,15 +446,14 @@ def beginning_with(prefix: bytes) -> st.SearchStrategy[bytes]:
     return st.binary(max_size=20).map(lambda rest: prefix + rest)
 
 
-@pytest.mark.xfail(strict=True, reason="from_json() stands outside the try of decode()")
 @pytest.mark.parametrize("data", [b'{"*":', b'{"*":[1],"c":', b'{"*":' + b"[" * 100_000])
 def test_broken_arguments_of_both_kinds_do_not_fit(data):
     with pytest.raises(ArgumentError, match=r"^shop\.buy\(\)"):
         codec(strict).decode(data)
 
 
+@settings(max_examples=20)
 @given(st.binary(max_size=40) | st.sampled_from([b'{"a":', b'{"*":', b'{"*":[1],', b"[1,"]).flatmap(beginning_with))
-@pytest.mark.xfail(reason="from_json() stands outside the try of decode()")
 def test_any_bytes_are_a_call_or_an_argument_error(data):
     try:
         args, kwargs = codec(plain).decode(data)

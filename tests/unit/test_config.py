@@ -49,7 +49,7 @@ def test_the_url_comes_from_the_environment(monkeypatch):
 @pytest.mark.parametrize("name", ["result_ttl", "max_payload", "max_result"])
 @pytest.mark.parametrize("value", [0, -1, math.nan])
 def test_a_setting_of_an_app_that_cannot_be_used(name, value):
-    with pytest.raises(ConfigError, match=f"{name} must be more than 0"):
+    with pytest.raises(ConfigError, match=f"{name} must be a"):
         Settings(**{name: value})
 
 
@@ -59,7 +59,6 @@ def test_a_namespace_is_a_name(name):
         StreamQ("redis://x", namespace=name)
 
 
-@pytest.mark.xfail(strict=True, reason="only the order of the value is looked at, not its kind")
 @pytest.mark.parametrize(
     "given",
     [{"result_ttl": math.inf}, {"result_ttl": "1 h"}, {"max_payload": None}, {"result_ttl": 0.0001}],
@@ -87,7 +86,7 @@ def test_queues_of_a_worker_are_different_names(queues):
 @pytest.mark.parametrize("name", ["concurrency", "threads", "processes", "lease"])
 @pytest.mark.parametrize("value", [0, -1])
 def test_a_setting_of_a_worker_that_cannot_be_used(name, value):
-    with pytest.raises(ConfigError, match=f"{name} must be more than 0"):
+    with pytest.raises(ConfigError, match=f"{name} must be a"):
         WorkerSettings(**{name: value})
 
 

@@ -109,7 +109,6 @@ def test_a_url_that_cannot_be_used_is_refused_at_once(url):
         StreamQ(url)
 
 
-@pytest.mark.xfail(strict=True, reason="options of the query are given to redis-py as they are")
 @pytest.mark.parametrize(
     "url",
     [
@@ -141,7 +140,6 @@ def test_a_url_is_shown_without_its_password(url, shown):
     assert display_url(url) == shown
 
 
-@pytest.mark.xfail(strict=True, reason="the password is looked for by urlsplit, which gives up on these")
 @pytest.mark.parametrize(
     "url",
     [
@@ -161,6 +159,15 @@ def test_a_url_with_a_password_that_was_not_escaped_does_not_show_it(url):
     assert "ter2" not in shown
 
 
-@pytest.mark.xfail(strict=True, reason="only the password before the host is looked at")
+@pytest.mark.xfail(strict=True, reason="the password is looked for behind a scheme of letters only")
+@pytest.mark.parametrize(
+    "url", ["redis+sentinel://:hunter2@localhost", "user:hunter2@localhost:6379", " redis://:hunter2@localhost"]
+)
+def test_a_url_of_no_known_form_does_not_show_its_password(url):
+    with pytest.raises(ConfigError) as caught:
+        check_url(url)
+    assert "hunter2" not in f"{display_url(url)} {caught.value}"
+
+
 def test_a_password_in_the_query_is_not_shown():
     assert "hunter2" not in display_url("redis://localhost?password=hunter2")

@@ -18,7 +18,7 @@ from streamq.worker.holdings import Run
 from streamq.worker.pool import ThreadPool
 from tests.workers import until
 
-ROUNDS = 300
+ROUNDS = 200
 LONGEST = 0.0003
 VARIABLE: contextvars.ContextVar[int] = contextvars.ContextVar("variable")
 
