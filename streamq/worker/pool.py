@@ -8,15 +8,23 @@ import ctypes
 import queue
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from streamq.errors import TaskTimeout
 from streamq.worker.holdings import Run
 
 
-def _raise_in(ident: int, error: type[BaseException] | None) -> None:
-    """Have `error` raised in a thread at its next bytecode; None takes back one that is not yet raised."""
-    wanted = ctypes.py_object(error) if error is not None else None
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), wanted)
+def _raise_in(ident: int, error: type[BaseException]) -> None:
+    """Have `error` raised in a thread at one of its next bytecodes."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error))
+
+
+@dataclass
+class _Limited:
+    """User code that runs under a time limit: in which thread, and whether the limit has struck."""
+
+    ident: int
+    struck: bool = False
 
 
 class ThreadPool:
@@ -40,7 +48,7 @@ class ThreadPool:
         self._threads: list[threading.Thread] = []
         self._idle = threading.Semaphore(0)
         self._lock = threading.Lock()
-        self._running: dict[Run, int] = {}
+        self._limited: dict[Run, _Limited] = {}
 
     def submit(self, run: Run, function: Callable[[Run], object]) -> None:
         """Have `function` called with `run` in a thread; it must not raise anything but a time limit's error."""
@@ -87,20 +95,30 @@ class ThreadPool:
     def limit(self, run: Run) -> None:
         """Note that the calling thread now runs user code that `interrupt` may end."""
         with self._lock:
-            self._running[run] = threading.get_ident()
+            self._limited[run] = _Limited(threading.get_ident())
 
     def unlimit(self, run: Run) -> None:
-        """Note that the user code has ended: an interrupt that has not struck yet is taken back."""
-        with self._lock:
-            ident = self._running.pop(run)
-            _raise_in(ident, None)
+        """Note that the user code has ended. A time limit that has struck just then must not hit what comes next.
+
+        It cannot be taken back: on Python 3.11 PyThreadState_SetAsyncExc with NULL leaves the interpreter looking for
+        an exception for ever, and one that is traced hangs. So it is waited for, which takes a few bytecodes.
+        """
+        try:
+            with self._lock:
+                limited = self._limited.pop(run)
+            if limited.struck:
+                for _ in range(1000):
+                    pass
+        except TaskTimeout:
+            self._limited.pop(run, None)
 
     def interrupt(self, run: Run) -> None:
-        """Raise `TaskTimeout` in the thread that runs the user code of `run`, if it still does."""
+        """Raise `TaskTimeout` in the thread that runs the user code of `run`, if it still does; once at most."""
         with self._lock:
-            ident = self._running.get(run)
-            if ident is not None:
-                _raise_in(ident, TaskTimeout)
+            limited = self._limited.get(run)
+            if limited is not None and not limited.struck:
+                limited.struck = True
+                _raise_in(limited.ident, TaskTimeout)
 
     def close(self) -> None:
         """Let the idle threads end. Those that are stuck are daemons and end with the process."""
