@@ -59,11 +59,12 @@ class _Registry(dict[str, Task[..., Any]]):
         self[task.name] = task
 
 
-def _origin(function: Callable[..., Any]) -> tuple[Any, ...]:
+def _origin(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> tuple[Any, ...]:
     """Say where a function stands, and where those stand that it wraps: a decorator makes many with one code."""
     code = inspect.unwrap(function).__code__
-    wrapped = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    return code.co_filename, code.co_firstlineno, *(_origin(one) for one in wrapped if inspect.isfunction(one))
+    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
+    wrapped = [one for one in cells if inspect.isfunction(one) and id(one) not in seen | {id(function)}]
+    return code.co_filename, code.co_firstlineno, *(_origin(one, seen | {id(function)}) for one in wrapped)
 
 
 def _is_filled(cell: CellType) -> bool:

@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+# Names and values together. Scripts pass the fields of an entry on, and can do so with some thousand words.
+_MOST_WORDS = 200
+
 
 class Message(NamedTuple):
     """One call of a task.
@@ -66,6 +69,8 @@ def read_entry(queue: str, stream: str, entry: bytes, fields: Sequence[bytes] | 
     match fields:
         case [b"id", task_id, b"task", task, b"args", args]:  # as enqueued, and never returned since
             fence, enqueued = b"0", entry.partition(b"-")[0]
+        case [*_] if len(fields) > _MOST_WORDS:
+            return Malformed(queue, stream, entry, f"has {len(fields) // 2} fields", None)
         case _:
             named = dict(zip((fields or ())[::2], (fields or ())[1::2], strict=False))
             missing = [name for name in (b"id", b"task", b"args") if name not in named]

@@ -112,7 +112,7 @@ class Sender(Generic[P, R]):
         """
         task = self.task
         broker = task.broker
-        message = self._message(broker, args, kwargs)
+        message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
             broker.enqueue(message)
         except BrokerUnavailable as error:
@@ -123,7 +123,7 @@ class Sender(Generic[P, R]):
         """Enqueue a call with these arguments, as `delay` does."""
         task = self.task
         broker = task.broker
-        message = self._message(broker, args, kwargs)
+        message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
             await broker.aenqueue(message)
         except BrokerUnavailable as error:
@@ -137,10 +137,10 @@ class Sender(Generic[P, R]):
             TypeError: the function does not take these arguments.
             PayloadError: they cannot be encoded, or are too large.
         """
-        message = self._message(self.task.broker, args, kwargs)
-        return Signature(cast("Task[..., R]", self.task), message, has_own_id=self.task_id is not None)
+        message = self._message(self.task.broker, self.task_id or "", args, kwargs)
+        return Signature(cast("Task[..., R]", self.task), message)
 
-    def _message(self, broker: Broker, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Message:
+    def _message(self, broker: Broker, task_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Message:
         task = self.task
         encoded = task.call_codec.encode(args, kwargs)
         limit = broker.settings.max_payload
@@ -148,7 +148,7 @@ class Sender(Generic[P, R]):
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
             )
-        return Message(self.task_id or new_task_id(), task.name, self.queue, encoded, self.delay_ms)
+        return Message(task_id, task.name, self.queue, encoded, self.delay_ms)
 
 
 class Task(Sender[P, R]):
@@ -252,17 +252,15 @@ class Signature(Generic[R]):
 
     Attributes:
         task: what is called.
-        message: its encoded form.
-        has_own_id: the caller has chosen the id; else each enqueue makes a new one.
+        message: its encoded form; without an id, unless the caller has chosen one: each enqueue makes a new one.
     """
 
     task: Task[..., R]
     message: Message
-    has_own_id: bool
 
     def to_message(self) -> Message:
         """Make the message of one enqueue."""
-        return self.message if self.has_own_id else self.message._replace(id=new_task_id())
+        return self.message if self.message.id else Message(new_task_id(), *self.message[1:])
 
     def to_result(self, message: Message, broker: Broker) -> AsyncResult[R]:
         """Make the result of one enqueue."""

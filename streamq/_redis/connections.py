@@ -80,7 +80,7 @@ _PATIENCE: dict[str, Any] = {
 
 def display_url(url: str) -> str:
     """Return `url` without its password; also one that cannot be parsed, because the password was not escaped."""
-    shown = re.sub(r"^(\w+://[^:@/]*):.*@", r"\1:***@", url, flags=re.DOTALL)
+    shown = re.sub(r"^([^@]*?://)?([^:@/]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
     return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", shown)
 
 

@@ -66,7 +66,9 @@ def enqueue(queue: QueueKeys, messages: Iterable[Message]) -> Call[Enqueued]:
     return Call(("EVALSHA", _ENQUEUE.digest, len(keys), *keys, *args), _read_enqueued, _ENQUEUE)
 
 
-def _read_enqueued(reply: list[int]) -> Enqueued:
+def _read_enqueued(reply: int | list[int]) -> Enqueued:
+    if isinstance(reply, int):
+        return Enqueued(reply == 1, [])
     return Enqueued(reply[0] == 1, reply[1:])
 
 

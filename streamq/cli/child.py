@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import logging
 import signal
@@ -59,6 +60,7 @@ def main() -> int:
     except (ConfigError, ImportError) as error:
         line.say(fatal=str(error))
         return 2
+    _settle_memory()
     lifespan = app.lifespan(app) if app.lifespan else None
     job = Job(app.settings, worker, spec["consumer"], tasks, lifespan)
     try:
@@ -69,6 +71,16 @@ def main() -> int:
     except Exception as error:
         logging.getLogger("streamq.worker").critical("the worker process ends", exc_info=error)
         return 1
+
+
+def _settle_memory() -> None:
+    """Have the garbage collector leave alone what was imported, and look less often at what tasks allocate.
+
+    With the interpreter's own settings it took a third of the time of a task that does nothing.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _run(main: Any) -> int:

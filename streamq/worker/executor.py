@@ -206,10 +206,10 @@ class Executor:
             return self._failed(run, error)
 
     def _call_within(self, run: Run, seconds: float, call: Callable[[], Any]) -> Any:
-        self._loop.call_soon_threadsafe(self._set_timer, run, seconds)
         self._pool.limit(run)
         try:
             try:
+                self._loop.call_soon_threadsafe(self._set_timer, run, seconds)
                 return call()
             finally:
                 self._pool.unlimit(run)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamq.broker import calls
-from streamq.errors import BrokerError, BrokerReset
+from streamq.errors import BrokerReset
 from streamq.lifecycle import State
 from streamq.message import Malformed
 from tests.lua.conftest import ERROR
@@ -197,7 +197,6 @@ def test_what_is_no_message_makes_no_record(q):
     assert len(q.entries(q.queue.dead)) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="bury does not compare the entry with that of the record")
 def test_what_is_no_message_does_not_end_the_task_of_another_entry(q):
     """Anybody can write an id that is somebody else's: the good message must still run and be committed."""
     q.enqueue("1")
@@ -219,7 +218,6 @@ def test_an_entry_whose_body_is_gone_is_buried_too(q):
     assert q.pending(q.ready) == {}
 
 
-@pytest.mark.xfail(strict=True, reason="XACK comes before XADD, and a script that fails is not rolled back")
 def test_burying_where_it_cannot_be_loses_nothing(q):
     """The entry stays pending, so that it is tried again."""
     (delivery,) = q.deliver("1")
@@ -229,7 +227,6 @@ def test_burying_where_it_cannot_be_loses_nothing(q):
     assert q.pending(q.ready) == {delivery.entry.decode(): "w-1"}
 
 
-@pytest.mark.xfail(strict=True, raises=BrokerError, reason="unpack() takes no more than some thousand values")
 def test_an_entry_with_very_many_fields_is_buried(q):
     """It must not stay in the stream, neither pending nor read again."""
     q.enqueue()

@@ -69,7 +69,6 @@ def test_a_key_of_another_type_is_said_and_nothing_is_written(q, key, delay_ms):
     assert q.enqueue("1", "2", delay_ms=delay_ms).known == []
 
 
-@pytest.mark.xfail(strict=True, reason="EXISTS does not tell a record from a key of another type")
 def test_a_record_of_another_type_is_not_taken_for_a_known_task(q):
     """The caller would be told that its task is enqueued, and it would never run."""
     q.redis("SET", q.queue.record("1"), "by hand", "PX", 60_000)
@@ -180,7 +179,6 @@ def test_promoting_makes_the_stream_where_it_has_vanished(q):
     assert [one.message.id for one in q.fetch()] == ["1"]
 
 
-@pytest.mark.xfail(strict=True, reason="ZREM comes before XADD, and a script that fails is not rolled back")
 def test_promoting_to_a_key_of_another_type_loses_nothing(q):
     q.enqueue("1", delay_ms=60_000)
     q.make_due("1")

@@ -158,7 +158,8 @@ _FROM_KEYS = re.compile(r"KEYS\[\w+\]|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d
 _KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
 _KEY_SECOND = {"XGROUP"}
 _KEY_FIRST = {
-    "DEL", "EXISTS", "HDEL", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "PEXPIRE", "XACK", "XADD", "XCLAIM",
+    "DEL", "EXISTS", "HDEL",
+    "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "PEXPIRE", "XACK", "XADD", "XCLAIM",
     "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 

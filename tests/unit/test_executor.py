@@ -317,7 +317,6 @@ async def test_many_runs_of_both_kinds(make_bench):
     assert sum(t.name.startswith("streamq-task") for t in threading.enumerate()) <= 4
 
 
-@pytest.mark.xfail(strict=True, reason="the timer is set before limit() is called, and may fire before it")
 async def test_a_time_limit_holds_however_short_it_is(make_bench):
     """One that strikes before the user's code has begun must not be forgotten: the run could go on for ever."""
     bench = make_bench()

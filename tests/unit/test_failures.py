@@ -159,7 +159,6 @@ def test_a_url_with_a_password_that_was_not_escaped_does_not_show_it(url):
     assert "ter2" not in shown
 
 
-@pytest.mark.xfail(strict=True, reason="the password is looked for behind a scheme of letters only")
 @pytest.mark.parametrize(
     "url", ["redis+sentinel://:hunter2@localhost", "user:hunter2@localhost:6379", " redis://:hunter2@localhost"]
 )

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Moves one entry, whatever it holds, to the dead letters; ends the task if it has a record and the fence is good.
+-- Moves one entry, whatever it holds, to the dead letters; ends the task whose entry it is.
 -- KEYS: stream, dead letters, and the record if the entry names a task
 -- ARGV: group, event channels, queue, done channels, worker, ms to keep records, entry, reason, error,
 --       and with a record: fence (empty: whatever it is), id, task
@@ -8,18 +8,24 @@
 --@include settle
 local stream, dead, record = KEYS[1], KEYS[2], KEYS[3]
 local group, channels, queue, done, worker, ttl, entry, reason, failure, fence, id, task = unpack(ARGV)
-local was, waiters, forget
+local was, is_its_entry, waiters, forget
 if record then
-  local current
-  was, current, waiters, forget = unpack(redis.call('HMGET', record, 'state', 'fence', 'waiters', 'forget'))
+  local current, its_entry
+  was, current, its_entry, waiters, forget =
+    unpack(redis.call('HMGET', record, 'state', 'fence', 'entry', 'waiters', 'forget'))
   if was and fence ~= '' and (current or '0') ~= fence then return 0 end
+  is_its_entry = its_entry == entry -- anybody can write an entry with another's id
 end
-if redis.call('XACK', stream, group, entry) == 0 then return 0 end
+if #redis.call('XPENDING', stream, group, entry, entry, 1) == 0 then return 0 end
 local found = redis.call('XRANGE', stream, entry, entry)[1]
-redis.call('XADD', dead, '*', 'reason', reason, 'worker', worker, 'entry', entry, unpack(found and found[2] or {}))
-redis.call('XDEL', stream, entry)
-if was == 'queued' then
+local fields = found and found[2] or {}
+if #fields > 1000 then fields = { 'fields', cjson.encode(fields) } end -- unpack has its limits
+-- What can fail comes first: a script that fails is not rolled back.
+redis.call('XADD', dead, '*', 'reason', reason, 'worker', worker, 'entry', entry, unpack(fields))
+if was == 'queued' and is_its_entry then
   settle(record, 'dead', failure, waiters, forget, done, id, ttl)
 end
+redis.call('XACK', stream, group, entry)
+redis.call('XDEL', stream, entry)
 if record and listening then tell(channels, queue, task, id, 'dead', { worker = worker, reason = reason }) end
 return 1

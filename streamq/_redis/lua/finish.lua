@@ -24,7 +24,7 @@ for i = 2, #KEYS do
       settle(record, state, body, waiters, forget, done, id, ttl)
       if listening then
         -- The kind of an error is news; its text may hold what is nobody else's business.
-        local failure = state == 'failed' and cjson.decode(body).type or nil
+        local failure = state == 'failed' and string.match(body, '^{"type":"([^"]*)"') or nil
         tell(channels, queue, task, id, state, { worker = worker, error = failure })
       end
     end

@@ -17,9 +17,8 @@ for i = 3, #KEYS do
   local pending = redis.call('XPENDING', stream, group, entry, entry, 1)[1]
   if pending and pending[2] == owner then
     local found = redis.call('XRANGE', stream, entry, entry)[1]
-    redis.call('XACK', stream, group, entry)
-    redis.call('XDEL', stream, entry)
     if found then
+      -- What can fail comes first: a script that fails is not rolled back.
       local fence = redis.call('HINCRBY', record, 'fence', 1)
       local fields, kept, task, at = found[2], {}, '', string.match(entry, '^%d+')
       for f = 1, #fields, 2 do
@@ -39,6 +38,8 @@ for i = 3, #KEYS do
       end
       given = given + 1
     end
+    redis.call('XACK', stream, group, entry)
+    redis.call('XDEL', stream, entry)
   end
 end
 return given

@@ -14,16 +14,18 @@ for i = 3, #KEYS do
   local record, id = KEYS[i], ARGV[i + 1]
   local due = redis.call('ZSCORE', delayed, id)
   if due and tonumber(due) <= now then
-    redis.call('ZREM', delayed, id)
-    local task, args, fence, at = unpack(redis.call('HMGET', record, 'task', 'args', 'fence', 'at'))
+    local task, args, fence, at, more =
+      unpack(redis.call('HMGET', record, 'task', 'args', 'fence', 'at', 'more'))
     if task and args then
+      -- What can fail comes first: a script that fails is not rolled back.
       local entry = redis.call('XADD', stream, '*', 'id', id, 'task', task, 'args', args,
-        'fence', fence or '0', 'at', at or now)
+        'fence', fence or '0', 'at', at or now, unpack(more and cjson.decode(more) or {}))
       redis.call('HSET', record, 'state', 'queued', 'entry', entry)
-      redis.call('HDEL', record, 'args', 'at', 'stream')
+      redis.call('HDEL', record, 'args', 'at', 'more', 'stream')
       moved = moved + 1
       if listening then tell(channels, queue, task, id, 'queued') end
     end
+    redis.call('ZREM', delayed, id)
   end
 end
 return moved
