@@ -155,7 +155,7 @@ def tasks(app):  # noqa: C901 - many small functions
 
     @app.task(timeout=0.000001)
     def spin_briefly() -> None:
-        deadline = time.monotonic() + 0.02
+        deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             pass
 
@@ -320,9 +320,9 @@ async def test_many_runs_of_both_kinds(make_bench):
 async def test_a_time_limit_holds_however_short_it_is(make_bench):
     """One that strikes before the user's code has begun must not be forgotten: the run could go on for ever."""
     bench = make_bench()
-    bench.accept("spin_briefly", count=50)
+    bench.accept("spin_briefly", count=10)
     outcomes = await bench.settled()
-    assert [type(outcome) for outcome in outcomes.values()] == [Failed] * 50
+    assert [type(outcome) for outcome in outcomes.values()] == [Failed] * 10
 
 
 async def test_a_time_limit_is_forgotten_with_its_run(make_bench):
