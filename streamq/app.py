@@ -62,9 +62,14 @@ class _Registry(dict[str, Task[..., Any]]):
 def _origin(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> tuple[Any, ...]:
     """Say where a function stands, and where those stand that it wraps: a decorator makes many with one code."""
     code = inspect.unwrap(function).__code__
-    cells = [cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)]
-    wrapped = [one for one in cells if inspect.isfunction(one) and id(one) not in seen | {id(function)}]
-    return code.co_filename, code.co_firstlineno, *(_origin(one, seen | {id(function)}) for one in wrapped)
+    seen |= {id(function)}
+    held: list[Any] = []
+    for value in (cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)):
+        if inspect.isfunction(value):
+            held += [] if id(value) in seen else [_origin(value, seen)]
+        elif isinstance(value, (str, int, float)):
+            held.append(value)
+    return code.co_filename, code.co_firstlineno, next(code.co_positions(), None), *held
 
 
 def _is_filled(cell: CellType) -> bool:
@@ -137,8 +142,10 @@ class _TaskMaker:
         """
 
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            if not callable(function) or not hasattr(function, "__code__"):
+            if not inspect.isfunction(function):
                 raise ConfigError(f"@task needs a function, not {function!r}")
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
             options = TaskOptions(name or default_name(function), queue, timeout, tuple(raises), bind)
             _check(options)
             kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask

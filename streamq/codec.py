@@ -18,7 +18,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from streamq.errors import ArgumentError, ConfigError, EncodeError, ResultDecodeError, ResultEncodeError
 
-_CONFIG = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64")
+_CONFIG = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64", validate_by_name=True, validate_by_alias=True)
 _UNENCODABLE = (PydanticSerializationError, ValueError, TypeError, RecursionError)
 _BOTH_KINDS = b'{"*":'
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -29,6 +29,9 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 # With round_trip, computed fields stay at home: a model that forbids extra fields could not be made of them.
 _to_json = partial(to_json, bytes_mode="base64", inf_nan_mode="constants", round_trip=True)
+
+# An error's message, arguments and traceback have each so many characters at most; of a traceback the last ones.
+_MOST_OF_AN_ERROR = 32 * 1024
 
 # pydantic writes JSON of 254 levels, but reads only 200. So many brackets or more are worth a closer look.
 _MANY_BRACKETS = 150
@@ -272,11 +275,17 @@ def encode_error(error: BaseException, *, with_traceback: bool = True) -> bytes:
     except Exception:  # noqa: BLE001 - a broken __str__ of the user's must not hide the error itself
         message = "(the message could not be made)"
     try:
-        args = from_json(_to_json(error.args))
+        packed = _encode(error.args)
+        args = from_json(packed) if len(packed) <= _MOST_OF_AN_ERROR else None
     except _UNENCODABLE:
         args = None
     text = "".join(traceback.format_exception(error)) if with_traceback else ""
-    stored = {"type": type_name(type(error)), "message": message, "args": args, "traceback": text}
+    stored = {
+        "type": type_name(type(error)),
+        "message": message[:_MOST_OF_AN_ERROR],
+        "args": args,
+        "traceback": text[-_MOST_OF_AN_ERROR:],
+    }
     return to_json(_printable(stored))
 
 

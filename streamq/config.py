@@ -43,6 +43,12 @@ def check_task_id(task_id: str) -> str:
     return task_id
 
 
+def display_url(url: str) -> str:
+    """Return `url` without its password; also one that cannot be parsed, because the password was not escaped."""
+    shown = re.sub(r"^([^@]*?://)?([^:@/]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
+    return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", shown)
+
+
 def _check_number(name: str, value: object, *, least: float, whole: bool) -> None:
     kinds = (int,) if whole else (int, float)
     if not isinstance(value, kinds) or isinstance(value, bool) or not least <= value < math.inf:

@@ -5,6 +5,7 @@ The module is not called ``task``, because ``streamq.task`` is the decorator.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 import sys
@@ -94,7 +95,8 @@ class Sender(Generic[P, R]):
         self.task = task
         self.queue = check_name("queue", queue)
         self.task_id = None if task_id is None else check_task_id(task_id)
-        if countdown is not None and not 0 <= countdown <= _LONGEST_COUNTDOWN:
+        is_number = isinstance(countdown, (int, float)) and not isinstance(countdown, bool)
+        if countdown is not None and not (is_number and 0 <= countdown <= _LONGEST_COUNTDOWN):
             raise ConfigError(f"countdown must be 0 or more seconds, and less than a century, not {countdown!r}")
         self.delay_ms = 0 if countdown is None else round(countdown * 1000)
 
@@ -161,6 +163,7 @@ class Task(Sender[P, R]):
     """
 
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
+        functools.update_wrapper(cast("Any", self), function)
         super().__init__(self, options.queue)
         self.name = options.name
         self.function = function
@@ -169,8 +172,6 @@ class Task(Sender[P, R]):
         self.call_codec = CallCodec(options.name, function, bind=options.bind)
         self.result_codec = ResultCodec(options.name, function)
         self._broker = broker
-        self.__doc__ = function.__doc__
-        self.__wrapped__ = function
 
     @property
     def broker(self) -> Broker:

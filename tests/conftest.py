@@ -18,8 +18,10 @@ from tests.workers import Worker, until
 _PERMANENT = (":queues", ":stream:5", ":stream:returned", ":dead", ":delayed")
 
 
-def pytest_report_header() -> list[str]:
+def pytest_report_header(config: pytest.Config) -> list[str]:
     """Name the servers that are used, and say why others are not."""
+    if all("unit" in argument for argument in config.args):
+        return []
     missing = [f"  not {name}: {reason}" for name, reason in servers.unavailable().items()]
     return [f"servers: {', '.join(servers.available())}", *missing]
 

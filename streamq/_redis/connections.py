@@ -33,6 +33,7 @@ from tenacity import (
 
 from streamq._redis.failures import translate
 from streamq._redis.scripts import Call
+from streamq.config import display_url
 from streamq.errors import BrokerUnavailable, ConfigError
 
 T = TypeVar("T")
@@ -48,7 +49,6 @@ _QUERY_OPTIONS = {
     "username",
     "password",
     "client_name",
-    "socket_timeout",
     "socket_connect_timeout",
     "ssl_cert_reqs",
     "ssl_ca_certs",
@@ -76,12 +76,6 @@ _PATIENCE: dict[str, Any] = {
     "stop": stop_after_delay(5.0),
     "reraise": True,
 }
-
-
-def display_url(url: str) -> str:
-    """Return `url` without its password; also one that cannot be parsed, because the password was not escaped."""
-    shown = re.sub(r"^([^@]*?://)?([^:@/]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
-    return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", shown)
 
 
 def check_url(url: str) -> None:

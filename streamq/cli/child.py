@@ -13,10 +13,9 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from streamq._redis.connections import display_url
 from streamq.app import StreamQ
 from streamq.cli.loading import load_app
-from streamq.config import WorkerSettings
+from streamq.config import WorkerSettings, display_url
 from streamq.errors import BrokerRefused, ConfigError
 from streamq.worker.child import Job, Stop, serve
 from streamq.worker.logs import configure

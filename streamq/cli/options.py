@@ -45,7 +45,7 @@ def settings_of(url: str, namespace: str) -> Settings:
 @contextmanager
 def naming_the_server(settings: Settings) -> Iterator[str]:
     """Give the URL as it may be shown, and put it before what the server says when it fails."""
-    from streamq._redis.connections import display_url  # noqa: PLC0415 - --help must answer quickly
+    from streamq.config import display_url  # noqa: PLC0415 - --help must answer quickly
 
     url = display_url(settings.url)
     try:

@@ -114,12 +114,17 @@ class Executor:
 
     # ---- what runs
 
-    def accept(self, deliveries: Iterable[Delivery]) -> None:
-        """Take deliveries in; they start as places become free, in order."""
-        for delivery in deliveries:
-            task = self._tasks.get(delivery.message.task)
-            run = Run(delivery, task)
+    def hold(self, deliveries: Iterable[Delivery]) -> list[Run]:
+        """Take deliveries in: from now on their leases are renewed."""
+        runs = [Run(delivery, self._tasks.get(delivery.message.task)) for delivery in deliveries]
+        for run in runs:
             self._holdings.add(run)
+        return runs
+
+    def begin(self, runs: Iterable[Run]) -> None:
+        """Start what is held, in order, as places become free."""
+        for run in runs:
+            task, delivery = run.task, run.delivery
             if task is None:
                 error = StreamqError(f"no task is registered under the name {delivery.message.task!r}")
                 self._settle(run, Unroutable(encode_error(error, with_traceback=False)))

@@ -62,9 +62,10 @@ class Fetcher:
                 backoff.reset()
 
     async def _attend(self, fetched: Fetched) -> None:
-        if fetched.listening and fetched.deliveries:
+        runs = self._executor.hold(fetched.deliveries)
+        if fetched.listening and runs:
             await self._announce(fetched.deliveries)
-        self._executor.accept(fetched.deliveries)
+        self._executor.begin(runs)
         if fetched.malformed:
             await bury_malformed(self._fleet, fetched.malformed)
 

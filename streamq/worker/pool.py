@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import ctypes
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +17,12 @@ from streamq.worker.holdings import Run
 def _raise_in(ident: int, error: type[BaseException]) -> None:
     """Have `error` raised in a thread at one of its next bytecodes."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(error))
+
+
+def _let_it_strike() -> None:
+    """Run some bytecodes, in a frame of its own: Python 3.13 checks for an exception outside a loop's own ``try``."""
+    for _ in range(1000):
+        pass
 
 
 @dataclass
@@ -43,27 +49,31 @@ class ThreadPool:
         self.size = size
         self._loop = loop
         self._report = report
-        self._work: queue.SimpleQueue[tuple[Run, Callable[[Run], object]] | None] = queue.SimpleQueue()
+        self._work: deque[tuple[Run, Callable[[Run], object]] | None] = deque()
         self._ended: list[tuple[Run, object]] = []
         self._threads: list[threading.Thread] = []
-        self._idle = threading.Semaphore(0)
+        self._idle = 0
         self._lock = threading.Lock()
+        self._more_work = threading.Condition(self._lock)
         self._limited: dict[Run, _Limited] = {}
 
     def submit(self, run: Run, function: Callable[[Run], object]) -> None:
         """Have `function` called with `run` in a thread; it must not raise anything but a time limit's error."""
-        self._work.put((run, function))
-        if not self._idle.acquire(blocking=False) and len(self._threads) < self.size:
-            name = f"streamq-task-{len(self._threads)}"
-            thread = threading.Thread(target=self._serve, name=name, daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        with self._more_work:
+            self._work.append((run, function))
+            if self._idle < len(self._work) and len(self._threads) < self.size:
+                name = f"streamq-task-{len(self._threads)}"
+                thread = threading.Thread(target=self._serve, name=name, daemon=True)
+                self._threads.append(thread)
+                thread.start()
+            self._more_work.notify()
 
     def _serve(self) -> None:
         while (item := self._next()) is not None:
             run, function = item
             outcome = contextvars.Context().run(self._call, run, function)
             with self._lock:
+                self._limited.pop(run, None)
                 self._ended.append((run, outcome))
                 wake = len(self._ended) == 1  # else the wake-up that is under way will see this one too
             if wake:
@@ -74,11 +84,12 @@ class ThreadPool:
             del item, run, function, outcome
 
     def _next(self) -> tuple[Run, Callable[[Run], object]] | None:
-        try:
-            return self._work.get_nowait()
-        except queue.Empty:
-            self._idle.release()
-            return self._work.get()
+        with self._more_work:
+            while not self._work:
+                self._idle += 1
+                self._more_work.wait()
+                self._idle -= 1
+            return self._work.popleft()
 
     def _call(self, run: Run, function: Callable[[Run], object]) -> object:
         try:
@@ -107,10 +118,9 @@ class ThreadPool:
             with self._lock:
                 limited = self._limited.pop(run)
             if limited.struck:
-                for _ in range(1000):
-                    pass
+                _let_it_strike()
         except TaskTimeout:
-            self._limited.pop(run, None)
+            pass
 
     def interrupt(self, run: Run) -> None:
         """Raise `TaskTimeout` in the thread that runs the user code of `run`, if it still does; once at most."""
@@ -122,5 +132,6 @@ class ThreadPool:
 
     def close(self) -> None:
         """Let the idle threads end. Those that are stuck are daemons and end with the process."""
-        for _ in self._threads:
-            self._work.put(None)
+        with self._more_work:
+            self._work.extend([None] * len(self._threads))
+            self._more_work.notify_all()

@@ -38,6 +38,8 @@ class Reaper:
         """Sweep until cancelled."""
         while True:
             await asyncio.sleep(random.uniform(*_SWEEP_SECONDS))  # noqa: S311 - spreads load, hides nothing
+            if not self._lease.is_alive():
+                raise RuntimeError("the lease thread has ended: what is held here would be taken for abandoned")
             if not self._lease.is_good:
                 continue  # after a gap our own work must be renewed first, or it would look abandoned to ourselves
             try:

@@ -103,8 +103,9 @@ def enqueue_broken(app, task_id, queue="default"):
     """Put a message on a queue whose arguments have been lost, so that a worker moves it to the dead letters."""
     keys = app.broker.keys.queue(queue)
     command = app.broker.sync.client.execute_command
-    command("HSET", keys.record(task_id), "state", "queued", "task", "gone", "entry", "0-1")
-    command("XADD", keys.ready, "*", "id", task_id, "task", "gone")
+    entry = b"%b%03d-99" % (command("TIME")[0], 0)
+    command("HSET", keys.record(task_id), "state", "queued", "task", "gone", "entry", entry)
+    command("XADD", keys.ready, entry, "id", task_id, "task", "gone")
     command("SADD", app.broker.keys.queues, queue)
 
 

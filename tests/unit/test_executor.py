@@ -49,7 +49,7 @@ class Bench:
             self._count += 1
             message = Message(str(self._count), f"{__name__}.{task}", "q", json.dumps(args).encode())
             deliveries.append(Delivery(message, "s", b"1-%d" % self._count, 0, 1_700_000_000_000))
-        self.executor.accept(deliveries)
+        self.executor.begin(self.executor.hold(deliveries))
         return [delivery.message.id for delivery in deliveries]
 
     def run(self, task_id: str) -> Run:

@@ -91,7 +91,7 @@ async def test_as_many_run_at_a_time_as_there_are_threads(make_pool):
     runs = make_pool(3)
     for _ in range(5):
         await runs.result(runs.submit(lambda _: None))
-        until(lambda: runs.pool._idle._value == 1)
+        until(lambda: runs.pool._idle == 1)
     assert len(runs.pool._threads) == 1
     together = threading.Barrier(3, timeout=5)
     for run in [runs.submit(lambda _: together.wait() >= 0) for _ in range(3)]:

@@ -27,5 +27,5 @@ if was == 'queued' and is_its_entry then
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)
-if record and listening then tell(channels, queue, task, id, 'dead', { worker = worker, reason = reason }) end
+if is_its_entry and listening then tell(channels, queue, task, id, 'dead', { worker = worker, reason = reason }) end
 return 1

@@ -17,7 +17,7 @@ for i = 3, #KEYS do
   local pending = redis.call('XPENDING', stream, group, entry, entry, 1)[1]
   if pending and pending[2] == owner then
     local found = redis.call('XRANGE', stream, entry, entry)[1]
-    if found then
+    if found and redis.call('HEXISTS', record, 'ended') == 0 then
       -- What can fail comes first: a script that fails is not rolled back.
       local fence = redis.call('HINCRBY', record, 'fence', 1)
       local fields, kept, task, at = found[2], {}, '', string.match(entry, '^%d+')
