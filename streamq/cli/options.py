@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from streamq.config import DEFAULT_URL, Settings
+from streamq.config import DEFAULT_URL, Settings, display_url
 from streamq.errors import BrokerError
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -45,8 +45,6 @@ def settings_of(url: str, namespace: str) -> Settings:
 @contextmanager
 def naming_the_server(settings: Settings) -> Iterator[str]:
     """Give the URL as it may be shown, and put it before what the server says when it fails."""
-    from streamq.config import display_url  # noqa: PLC0415 - --help must answer quickly
-
     url = display_url(settings.url)
     try:
         yield url

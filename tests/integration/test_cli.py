@@ -103,7 +103,8 @@ def enqueue_broken(app, task_id, queue="default"):
     """Put a message on a queue whose arguments have been lost, so that a worker moves it to the dead letters."""
     keys = app.broker.keys.queue(queue)
     command = app.broker.sync.client.execute_command
-    entry = b"%b%03d-99" % (command("TIME")[0], 0)
+    seconds, micros = map(int, command("TIME"))
+    entry = f"{seconds * 1000 + micros // 1000}-99"
     command("HSET", keys.record(task_id), "state", "queued", "task", "gone", "entry", entry)
     command("XADD", keys.ready, entry, "id", task_id, "task", "gone")
     command("SADD", app.broker.keys.queues, queue)
