@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
 from streamq.broker import calls
 from streamq.config import Settings
-from streamq.errors import BrokerError, BrokerReset
+from streamq.errors import BrokerError, BrokerRefused, BrokerReset
 from streamq.message import Delivery, Malformed
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
 _RESCUE_BATCH = 100
+_OLDEST_REDIS = 7
 
 T = TypeVar("T")
+
+
+def name_server(info: Mapping[str, str]) -> str:
+    """Name a server by what it says of itself.
+
+    Raises:
+        BrokerRefused: it is too old: the scripts need what came with Redis 7.0, which each Valkey has.
+    """
+    version = info.get("redis_version", "0")
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    if int(version.partition(".")[0]) < _OLDEST_REDIS:
+        raise BrokerRefused(f"this is Redis {version}; streamq needs Redis 7.0 or newer, or Valkey")
+    return f"Redis {version}"
 
 
 class Fetched(NamedTuple):
@@ -53,12 +68,10 @@ class Fleet:
 
         Raises:
             BrokerUnavailable: it cannot be reached.
-            BrokerRefused: it is no Redis, or wants another password.
+            BrokerRefused: it is no Redis, wants another password, or is too old.
         """
         info = await self._commands.run(calls.server_info())
-        if "valkey_version" in info:
-            return f"Valkey {info['valkey_version']}"
-        return f"Redis {info.get('redis_version', '?')}"
+        return name_server(info)
 
     async def prepare(self) -> None:
         """Create the streams and groups that are not there, and note the queues."""
