@@ -28,7 +28,6 @@ _log = logging.getLogger("streamq.supervisor")
 
 _POLL_SECONDS = 0.5  # signals and ends of children wake it at once; this is for what might slip through
 _KILL_MARGIN_SECONDS = 5.0  # after the grace time; the child needs some of it to hand back and to say goodbye
-_STEADY_SECONDS = 10.0  # a child that lived so long is replaced at once when it dies
 _LONGEST_PAUSE_SECONDS = 10.0
 
 
@@ -38,7 +37,6 @@ class _Child:
     def __init__(self, index: int, app: str, worker: WorkerSettings) -> None:
         self.index = index
         self.consumer = f"{worker.name}-{index}-{os.getpid()}-{secrets.token_hex(3)}"
-        self.started = time.monotonic()
         self.ready = False
         self.line, theirs = socket.socketpair()
         spec = {"app": app, "worker": asdict(worker), "consumer": self.consumer, "line": theirs.fileno()}
@@ -172,9 +170,11 @@ class Supervisor:
         code = child.process.wait()
         stopping = self._stop_signals > 0
         if not stopping:
-            self._failures = 0 if time.monotonic() - child.started > _STEADY_SECONDS else self._failures + 1
+            # One that worked is replaced at once: somebody waits for what it held. One that could not even begin
+            # will most likely not begin the next time either.
+            self._failures = 0 if child.ready else self._failures + 1
             bound = min(_LONGEST_PAUSE_SECONDS, 0.1 * 2**self._failures)
-            pause = random.uniform(0, bound) if self._failures > 1 else 0.0  # noqa: S311 - spreads load
+            pause = random.uniform(0, bound) if self._failures else 0.0  # noqa: S311 - spreads load
             self._due[child.index] = time.monotonic() + pause
             self._start_due()  # before the rescue: it takes some time to start
         if code != 0 or not stopping:
