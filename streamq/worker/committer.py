@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 
 from streamq.broker.calls import Settlement
 from streamq.broker.fleet import Fleet
-from streamq.errors import BrokerError, BrokerReset, BrokerUnavailable
+from streamq.errors import BrokerError, BrokerRefused, BrokerReset, BrokerUnavailable
 from streamq.lifecycle import Bury, Complete, Outcome, Park, Release, decide
 from streamq.message import Delivery
 from streamq.worker.holdings import Holdings, Run
@@ -86,7 +86,7 @@ class Committer:
         while True:
             try:
                 refused = await self._fleet.commit(settlement for _, settlement in settlements)
-            except BrokerUnavailable as error:
+            except (BrokerUnavailable, BrokerRefused) as error:  # a password or a permission may be put right
                 self._outage.noticed(error)
                 await asyncio.sleep(backoff.next())
             except BrokerError as error:

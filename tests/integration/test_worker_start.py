@@ -217,6 +217,27 @@ def test_outcomes_wait_for_redis(private_server, load_app_at, tmp_path):
         worker.stop()
 
 
+def test_outcomes_wait_for_permission(private_server, load_app_at, tmp_path):
+    """An outcome that Redis refuses to take for lack of permission is kept, and committed once it is granted."""
+    server = private_server()
+    url = f"redis://127.0.0.1:{server.port}/0"
+    worker = Worker(APP, url)
+    marker, ready = tmp_path / "marker", tmp_path / "ready-file"
+    try:
+        with redis.Redis(port=server.port) as admin:
+            basic = load_app_at("tests.apps.basic", url)
+            result = basic.until_file.delay(marker, ready)
+            until(marker.exists)
+            admin.execute_command("ACL", "SETUSER", "default", "-evalsha")
+            ready.touch()
+            worker.until_logged("no permissions")
+            admin.execute_command("ACL", "SETUSER", "default", "+evalsha")
+        assert result.get(timeout=10) == 1
+        assert len(marker.read_text().splitlines()) == 1
+    finally:
+        worker.stop()
+
+
 def test_a_producer_waits_for_redis(private_server, load_app_at):
     """``delay()`` bears it that the server is restarted."""
     server = private_server()
