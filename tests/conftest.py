@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import gc
 import importlib
+import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +33,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for ``any_server`` on each server."""
     if "any_server" in metafunc.fixturenames:
         metafunc.parametrize("any_server", servers.available(), indirect=True, scope="session")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Fail an async test that leaves a task of asyncio's running."""
+    test = getattr(item, "obj", None)
+    if not inspect.iscoroutinefunction(test):
+        return
+
+    @functools.wraps(test)
+    async def leaving_nothing(*args: object, **kwargs: object) -> None:
+        await test(*args, **kwargs)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks are left: {left}"
+
+    item.obj = leaving_nothing  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
