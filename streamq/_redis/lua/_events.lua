@@ -1,4 +1,5 @@
--- Events are made only while somebody listens, and listeners subscribe by pattern (streamq/events.py).
+-- Events are made only while somebody listens. Listeners subscribe by pattern (streamq/events.py): the number of
+-- patterns is known to the server, so it is right also after a listener was killed.
 local listening = redis.call('PUBSUB', 'NUMPAT') > 0
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)

@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 -- Gives pending entries that a consumer owns back to the fleet: each moves to the stream of returned messages under
--- a raised fence, so that whoever still runs it can no longer commit.
+-- a raised fence, so that whoever still runs it can no longer commit. A new entry, and not a claim, because a worker
+-- that waits for messages gets it at once; and because it carries its fence, so that fetching needs no script.
 -- KEYS: stream, returned stream, then a record for each entry
 -- ARGV: group, event channels, queue, owner, 'died' if the owner died under them or 'unstarted',
 --       then for each entry: entry, id

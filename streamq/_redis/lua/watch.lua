@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
 -- Reads a task's record, and if the task has not ended, notes a client to wake when it does.
+-- Waiters note themselves here, and not in the message, so that nothing is published for tasks nobody waits for.
 -- KEYS: record
 -- ARGV: client
 -- Returns the record's fields and values; none if there is no record.
