@@ -42,7 +42,7 @@ def context_of(delivery: Delivery, state: Any) -> Context:
     """Make the context of a delivery's run."""
     message = delivery.message
     enqueued_at = datetime.fromtimestamp(delivery.enqueued_ms / 1000, UTC)
-    return Context(message.id, message.task, message.queue, 1, delivery.deliveries, enqueued_at, state)
+    return Context(message.id, message.task, message.queue, delivery.attempt, delivery.deliveries, enqueued_at, state)
 
 
 def current() -> Context:

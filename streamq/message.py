@@ -53,6 +53,11 @@ class Delivery(NamedTuple):
         """How many hand-overs there were, this one counted."""
         return self.fence + 1
 
+    @property
+    def attempt(self) -> int:
+        """Which run that counts this is. Nothing is retried yet, and a run whose worker died does not count."""
+        return 1
+
 
 class Malformed(NamedTuple):
     """An entry that is not a message; `task_id` is there when at least that could be read."""

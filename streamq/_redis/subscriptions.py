@@ -32,7 +32,6 @@ class Doorbell:
         self._pubsub = connection.pubsub()
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Callable[[], object]]] = {}
-        self._subscribed = threading.Event()
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -61,7 +60,6 @@ class Doorbell:
                     self._pubsub.subscribe(self.channel)
                 message = self._pubsub.get_message(timeout=1.0)
             except _FAILURES:
-                self._subscribed.clear()
                 with contextlib.suppress(*_FAILURES):
                     self._pubsub.reset()
                 self._closing.wait(_BACKOFF_SECONDS)
@@ -69,7 +67,6 @@ class Doorbell:
             if message is None:
                 continue
             if message["type"] == "subscribe":  # also after a reconnect: what was published meanwhile is lost
-                self._subscribed.set()
                 self._ring(None)
             elif message["type"] == "message":
                 self._ring(message["data"].decode("utf-8", "replace"))

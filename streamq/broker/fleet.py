@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
-from streamq._redis.keys import Keys
+from streamq._redis.keys import Keys, QueueKeys
 from streamq.broker import calls
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
@@ -201,17 +202,20 @@ def rescue(settings: Settings, queues: Sequence[str], consumer: str) -> int:
     try:
         for queue in map(keys.queue, queues):
             for stream in queue.streams:
-                while True:
-                    held = connection.run(calls.held_by(queue, stream, consumer, _RESCUE_BATCH))
-                    good = [one for one in held if isinstance(one, Delivery)]
-                    # What cannot be read stays pending: the next reclaim buries it.
-                    moved = connection.run(calls.give_back(queue, stream, consumer, good, died=True)) if good else 0
-                    given += moved
-                    if not moved:
-                        break
-                connection.run(calls.retire(stream, consumer))
-    except BrokerReset:
-        return given  # the stream is gone, and with it all that was pending
+                with contextlib.suppress(BrokerReset):  # the stream is gone, and with it all that was pending there
+                    given += _rescue_stream(connection, queue, stream, consumer)
     finally:
         connection.close()
+    return given
+
+
+def _rescue_stream(connection: SyncConnection, queue: QueueKeys, stream: str, consumer: str) -> int:
+    given, moved = 0, 1
+    while moved:
+        held = connection.run(calls.held_by(queue, stream, consumer, _RESCUE_BATCH))
+        good = [one for one in held if isinstance(one, Delivery)]
+        # What cannot be read stays pending: the next reclaim buries it.
+        moved = connection.run(calls.give_back(queue, stream, consumer, good, died=True)) if good else 0
+        given += moved
+    connection.run(calls.retire(stream, consumer))
     return given

@@ -16,6 +16,7 @@ from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
 from streamq.broker import calls
+from streamq.broker.reads import find_record
 from streamq.broker.records import Record
 from streamq.config import Settings
 from streamq.lifecycle import State
@@ -136,11 +137,7 @@ class Broker:
 
     def find_queue(self, task_id: str) -> str | None:
         """Look through all known queues for the one that has a record of this id."""
-        names = self.sync.run(calls.queue_names(self.keys))
-        for name in names:
-            if self.look(name, task_id).state is not State.UNKNOWN:
-                return name
-        return None
+        return find_record(self.sync, self.keys, task_id)[0]
 
     async def afind_queue(self, task_id: str) -> str | None:
         """Look through all known queues for the one that has a record of this id."""

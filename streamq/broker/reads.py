@@ -117,6 +117,15 @@ def _depth(queue: QueueKeys, found: tuple[Any, ...], pending_in: dict[str, int])
     )
 
 
+def find_record(connection: SyncConnection, keys: Keys, task_id: str) -> tuple[str | None, Record]:
+    """Look through all known queues for the record of a task, over a connection that is open; as `find`."""
+    for name in connection.run(calls.queue_names(keys)):
+        record = connection.run(calls.look(keys.queue(name), task_id))
+        if record.state is not State.UNKNOWN:
+            return name, record
+    return None, UNKNOWN
+
+
 def find(settings: Settings, task_id: str) -> tuple[str | None, Record]:
     """Look through all known queues for the record of a task.
 
@@ -126,16 +135,11 @@ def find(settings: Settings, task_id: str) -> tuple[str | None, Record]:
     Raises:
         BrokerError: Redis cannot be asked.
     """
-    keys = Keys(settings.namespace)
     connection = SyncConnection(settings.url)
     try:
-        for name in connection.run(calls.queue_names(keys)):
-            record = connection.run(calls.look(keys.queue(name), task_id))
-            if record.state is not State.UNKNOWN:
-                return name, record
+        return find_record(connection, Keys(settings.namespace), task_id)
     finally:
         connection.close()
-    return None, UNKNOWN
 
 
 def listen(

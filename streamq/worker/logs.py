@@ -25,9 +25,10 @@ class _TaskFilter(logging.Filter):
         record.task_id = record.task_name = record.attempt = None
         record.task = ""
         if found is not None:
-            message = found[0].message
-            record.task_id, record.task_name, record.attempt = message.id, message.task, 1
-            record.task = f" [{message.task} {message.id} attempt 1]"
+            delivery = found[0]
+            message = delivery.message
+            record.task_id, record.task_name, record.attempt = message.id, message.task, delivery.attempt
+            record.task = f" [{message.task} {message.id} attempt {delivery.attempt}]"
         return True
 
 

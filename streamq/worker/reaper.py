@@ -6,6 +6,7 @@ Every worker sweeps, at times of its own; XAUTOCLAIM is atomic, so no lock is ne
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 
@@ -44,9 +45,8 @@ class Reaper:
                 continue  # after a gap our own work must be renewed first, or it would look abandoned to ourselves
             try:
                 for stream in self._fleet.streams:
-                    await self._sweep(stream)
-            except BrokerReset:
-                continue  # the fetcher makes the stream again
+                    with contextlib.suppress(BrokerReset):  # the fetcher makes the stream again
+                        await self._sweep(stream)
             except BrokerError as error:
                 self._outage.noticed(error)
 

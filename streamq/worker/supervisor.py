@@ -118,9 +118,8 @@ class Supervisor:
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._stop_signals += 1
-        self._kill_at = time.monotonic() + self._worker.grace + _KILL_MARGIN_SECONDS
-        if self._stop_signals > 1:
-            self._kill_at = time.monotonic() + _KILL_MARGIN_SECONDS
+        grace = self._worker.grace if self._stop_signals == 1 else 0.0
+        self._kill_at = time.monotonic() + grace + _KILL_MARGIN_SECONDS
         self._signal_children(number)
 
     def _signal_children(self, number: int) -> None:

@@ -251,3 +251,18 @@ def test_an_unknown_task_waits_for_a_worker_that_knows_it(basic, start_worker, c
     start_worker(APP)
     assert result.get(timeout=10) == 4
     assert connection.client.execute_command("XLEN", "sq:{default}:dead") == 0
+
+
+def test_a_lost_stream_does_not_keep_back_the_others(basic, start_worker, marked, connection):
+    """When a child is killed after one group has vanished, what it held of the others is handed back."""
+    marker, ready = marked
+    worker = start_worker(APP, "--lease", "60")
+    result = basic.until_file.delay(marker, ready)
+    until(lambda: len(starts(marker)) == 1)
+    [child] = worker.children
+    os.kill(child, signal.SIGSTOP)  # else it would make the group again
+    connection.client.execute_command("XGROUP", "DESTROY", "sq:{default}:stream:returned", "workers")
+    os.kill(child, signal.SIGKILL)
+    until(lambda: len(starts(marker)) == 2, seconds=10)
+    ready.touch()
+    assert result.get(timeout=10) == 2
