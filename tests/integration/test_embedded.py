@@ -5,6 +5,7 @@ import contextlib
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -74,6 +75,19 @@ def ask_pid(socket_path) -> int:
 def kill_server(directory):
     os.kill(ask_pid(directory / keeper.SOCKET), signal.SIGKILL)
     until(lambda: not holders(directory / keeper.SERVER_LOCK))
+    # A dying process has no open files any more before its sockets are closed: until then one can still connect.
+    until(lambda: is_unreachable(directory / keeper.SOCKET))
+
+
+def is_unreachable(socket_path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(socket_path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return True
+        except ConnectionError:
+            return False
+    return False
 
 
 def end_keeper(directory, how):
