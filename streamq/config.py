@@ -7,11 +7,14 @@ import os
 import re
 import socket
 from dataclasses import dataclass, field
+from typing import Literal, cast, get_args
 
 from streamq.errors import ConfigError
 
 DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_QUEUE = "default"
+
+Durability = Literal["async", "replica", "fsync"]
 
 # Names become parts of keys, channels and consumer names: no braces (they are cluster hash tags), no colon
 # (it separates the parts), nothing that a Pub/Sub pattern gives a meaning.
@@ -43,6 +46,17 @@ def check_task_id(task_id: str) -> str:
     return task_id
 
 
+def check_durability(durability: str) -> Durability:
+    """Return `durability` if there is such a one.
+
+    Raises:
+        ConfigError: it is none of ``async``, ``replica`` and ``fsync``.
+    """
+    if durability not in get_args(Durability):
+        raise ConfigError(f"durability must be one of {', '.join(get_args(Durability))}, not {durability!r}")
+    return cast("Durability", durability)
+
+
 def display_url(url: str) -> str:
     """Return `url` without its password; also one that cannot be parsed, because the password was not escaped."""
     shown = re.sub(r"^([^@]*?://)?([^:@/]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
@@ -66,6 +80,10 @@ class Settings:
         result_ttl: seconds for which the record of an ended task is kept.
         max_payload: bytes that the encoded arguments of one call may have.
         max_result: bytes that an encoded result may have.
+        durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas,
+            ``fsync`` for its disk.
+        max_deaths: so many times a worker may die under a task, then its message goes to the dead letters.
+        unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
     """
 
     url: str = field(default_factory=lambda: os.environ.get("STREAMQ_URL") or DEFAULT_URL)
@@ -73,12 +91,18 @@ class Settings:
     result_ttl: float = 3600.0
     max_payload: int = 1024 * 1024
     max_result: int = 1024 * 1024
+    durability: Durability = "async"
+    max_deaths: int = 3
+    unknown_task_ttl: float = 24 * 3600.0
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)
         _check_number("result_ttl", self.result_ttl, least=0.001, whole=False)
         _check_number("max_payload", self.max_payload, least=1, whole=True)
         _check_number("max_result", self.max_result, least=1, whole=True)
+        check_durability(self.durability)
+        _check_number("max_deaths", self.max_deaths, least=1, whole=True)
+        _check_number("unknown_task_ttl", self.unknown_task_ttl, least=0, whole=False)
 
 
 def _host_name() -> str:
@@ -100,6 +124,13 @@ class WorkerSettings:
         grace: how long running tasks may go on after a SIGTERM.
         log_level: as in `logging`.
         log_format: ``text`` or ``json``.
+        pool_processes: tasks of ``pool="process"`` that run at a time in each child process.
+        cancel_lost: async tasks that lost their lease are cancelled.
+        stuck_after: a task that cannot be ended for so long after its time limit, or an event loop that is blocked
+            for so long, costs its child process.
+        max_tasks_per_child: after so many tasks a child process is replaced; None: never.
+        max_memory_per_child: a child process that has had more MiB than this in memory is replaced; None: never.
+        health_port: port of the HTTP server for probes and metrics; None: there is none.
     """
 
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
@@ -111,6 +142,12 @@ class WorkerSettings:
     grace: float = 25.0
     log_level: str = "INFO"
     log_format: str = "text"
+    pool_processes: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    cancel_lost: bool = True
+    stuck_after: float = 60.0
+    max_tasks_per_child: int | None = None
+    max_memory_per_child: float | None = None
+    health_port: int | None = None
 
     def __post_init__(self) -> None:
         check_name("worker", self.name)
@@ -118,7 +155,14 @@ class WorkerSettings:
             check_name("queue", queue)
         if not self.queues or len(set(self.queues)) != len(self.queues):
             raise ConfigError(f"queues must be one or more different names, not {','.join(self.queues)!r}")
-        for name in ("concurrency", "threads", "processes"):
+        for name in ("concurrency", "threads", "processes", "pool_processes"):
             _check_number(name, getattr(self, name), least=1, whole=True)
         _check_number("lease", self.lease, least=0.1, whole=False)
         _check_number("grace", self.grace, least=0, whole=False)
+        _check_number("stuck_after", self.stuck_after, least=0.1, whole=False)
+        if self.max_tasks_per_child is not None:
+            _check_number("max_tasks_per_child", self.max_tasks_per_child, least=1, whole=True)
+        if self.max_memory_per_child is not None:
+            _check_number("max_memory_per_child", self.max_memory_per_child, least=1, whole=False)
+        if self.health_port is not None:
+            _check_number("health_port", self.health_port, least=0, whole=True)

@@ -11,6 +11,7 @@ StreamqError
 │   ├── BrokerUnavailable       it cannot be reached, or not in time
 │   ├── BrokerRefused           it refuses for good: password, permissions, version
 │   ├── BrokerOutOfMemory       it has reached maxmemory; nothing was enqueued
+│   ├── NotDurable              enqueued, but not confirmed to be as safe as asked for
 │   └── BrokerReset             a stream or its group has vanished, or is something else
 ├── ResultError                 the outcome of a task cannot be had
 │   ├── UnknownTaskId           no record under this id: never enqueued, expired or forgotten
@@ -25,7 +26,10 @@ StreamqError
 ├── ArgumentError               stored arguments do not fit the function's annotations
 ├── ResultEncodeError           the returned value does not fit into JSON
 ├── ResultTooLarge              the returned value is over the size limit
-└── TaskTimeout                 the task ran longer than its ``timeout``
+├── TaskTimeout                 the task ran longer than its ``timeout`` or ``hard_timeout``
+├── WorkerDied                  the process that ran the task died under it once too often
+├── RetryRequested              raised by ``context.retry()``: run again later
+└── TaskRejected                raised by ``context.reject()``: to the dead letters
 """
 
 from __future__ import annotations
@@ -76,6 +80,13 @@ class BrokerRefused(BrokerError):
 
 class BrokerOutOfMemory(BrokerError):
     """Redis has reached ``maxmemory``. Nothing was enqueued."""
+
+
+class NotDurable(BrokerError):
+    """The messages are in Redis, but it did not confirm in time that they are as safe as ``durability`` asks.
+
+    Sending again with the same ``task_id`` is safe, and waits for the confirmation again.
+    """
 
 
 class BrokerReset(BrokerError):
@@ -138,4 +149,24 @@ class ResultTooLarge(StreamqError):
 
 
 class TaskTimeout(StreamqError):
-    """The task ran longer than its ``timeout`` seconds."""
+    """The task ran longer than its ``timeout`` or its ``hard_timeout`` seconds."""
+
+
+class WorkerDied(StreamqError):
+    """The process that ran the task died under it ``max_deaths`` times; the message is in the dead letters."""
+
+
+class RetryRequested(StreamqError):
+    """Raised by ``context.retry()``: the task is to be run again later, as its retry policy allows.
+
+    Attributes:
+        countdown: seconds to wait; None: as long as the policy says.
+    """
+
+    def __init__(self, countdown: float | None = None, reason: str = "the task asked to be run again") -> None:
+        super().__init__(reason)
+        self.countdown = countdown
+
+
+class TaskRejected(StreamqError):
+    """Raised by ``context.reject()``: the message is to go to the dead letters, and not to be run again."""

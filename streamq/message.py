@@ -1,7 +1,9 @@
 """Messages: one call of a task on its way, and one hand-over of it to a worker.
 
 A message is a stream entry with the fields ``id``, ``task`` and ``args``, and after a return to the queue also
-``fence`` (how often it was returned) and ``at`` (ms, when it was first enqueued). Unknown fields are kept.
+``fence`` (how often it was returned), ``at`` (ms, when it was first enqueued), ``attempt`` (which run that counts is
+next), ``since`` (ms, when the first of them could begin) and ``deaths`` (how many workers died under it). The field
+``v`` is there only if the message has a version other than 1. Unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import NamedTuple
 
 # Names and values together. Scripts pass the fields of an entry on, and can do so with some thousand words.
 _MOST_WORDS = 200
+VERSION = 1
 
 
 class Message(NamedTuple):
@@ -40,6 +43,10 @@ class Delivery(NamedTuple):
         entry: the entry's id in that stream.
         fence: the number an outcome must carry; each later hand-over has a larger one.
         enqueued_ms: Redis time of the first enqueue, ms.
+        attempt: which run that counts this is, from 1; one whose worker died, or was stopped, does not count.
+        deaths: how many workers died under it.
+        since_ms: Redis time at which the first attempt could begin, ms.
+        version: of the message; workers run none that is newer than they are.
     """
 
     message: Message
@@ -47,16 +54,15 @@ class Delivery(NamedTuple):
     entry: bytes
     fence: int
     enqueued_ms: int
+    attempt: int = 1
+    deaths: int = 0
+    since_ms: int = 0
+    version: int = VERSION
 
     @property
     def deliveries(self) -> int:
         """How many hand-overs there were, this one counted."""
         return self.fence + 1
-
-    @property
-    def attempt(self) -> int:
-        """Which run that counts this is. Nothing is retried yet, and a run whose worker died does not count."""
-        return 1
 
 
 class Malformed(NamedTuple):
@@ -71,24 +77,35 @@ class Malformed(NamedTuple):
 
 def read_entry(queue: str, stream: str, entry: bytes, fields: Sequence[bytes] | None) -> Delivery | Malformed:
     """Make a delivery of one stream entry, whose `fields` alternate between name and value."""
-    match fields:
-        case [b"id", task_id, b"task", task, b"args", args]:  # as enqueued, and never returned since
-            fence, enqueued = b"0", entry.partition(b"-")[0]
-        case [*_] if len(fields) > _MOST_WORDS:
-            return Malformed(queue, stream, entry, f"has {len(fields) // 2} fields", None)
-        case _:
-            named = dict(zip((fields or ())[::2], (fields or ())[1::2], strict=False))
-            missing = [name for name in (b"id", b"task", b"args") if name not in named]
-            if missing:
-                reason = "has no " + ", ".join(name.decode() for name in missing)
-                return Malformed(queue, stream, entry, reason, _readable(named.get(b"id")))
-            task_id, task, args = named[b"id"], named[b"task"], named[b"args"]
-            fence, enqueued = named.get(b"fence", b"0"), named.get(b"at", entry.partition(b"-")[0])
+    added = entry.partition(b"-")[0]
     try:
-        message = Message(task_id.decode("ascii"), task.decode(), queue, args)
-        return Delivery(message, stream, entry, int(fence), int(enqueued))
+        match fields:
+            case [b"id", task_id, b"task", task, b"args", args]:  # as enqueued, and never returned since
+                message = Message(task_id.decode("ascii"), task.decode(), queue, args)
+                return Delivery(message, stream, entry, 0, int(added), 1, 0, int(added))
+            case [*_] if len(fields) > _MOST_WORDS:
+                return Malformed(queue, stream, entry, f"has {len(fields) // 2} fields", None)
+        named = dict(zip((fields or ())[::2], (fields or ())[1::2], strict=False))
+        version = int(named.get(b"v", VERSION))
+        needed = (b"id", b"task", b"args") if version <= VERSION else (b"id",)  # what else it has may have changed
+        if missing := [name.decode() for name in needed if name not in named]:
+            return Malformed(queue, stream, entry, f"has no {', '.join(missing)}", _readable(named.get(b"id")))
+        task_id = named[b"id"]
+        message = Message(task_id.decode("ascii"), named.get(b"task", b"").decode(), queue, named.get(b"args", b""))
+        return Delivery(
+            message,
+            stream,
+            entry,
+            fence=int(named.get(b"fence", 0)),
+            enqueued_ms=int(named.get(b"at", added)),
+            attempt=int(named.get(b"attempt", 1)),
+            deaths=int(named.get(b"deaths", 0)),
+            since_ms=int(named.get(b"since", added)),
+            version=version,
+        )
     except ValueError as error:
-        return Malformed(queue, stream, entry, f"cannot be read: {error}", _readable(task_id))
+        found = dict(zip((fields or ())[::2], (fields or ())[1::2], strict=False)).get(b"id")
+        return Malformed(queue, stream, entry, f"cannot be read: {error}", _readable(found))
 
 
 def _readable(task_id: bytes | None) -> str | None:

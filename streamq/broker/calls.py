@@ -162,7 +162,7 @@ def finish(
     """Commit outcomes of deliveries that all came from `stream`; returns the positions of the refused ones."""
     keys = [stream]
     args: list[Word] = [GROUP, queue.events, queue.name, done, worker, ttl_ms]
-    for (message, _, entry, fence, _), state, body in settlements:
+    for (message, _, entry, fence, *_), state, body in settlements:
         keys.append(queue.record(message.id))
         args += (entry, fence, state.value, body, message.id, message.task)
     return Call(("EVALSHA", _FINISH.digest, len(keys), *keys, *args), list, _FINISH)

@@ -124,6 +124,7 @@ def test_a_message_is_moved_to_the_dead_letters(q):
             "reason": "why",
             "worker": "w-1",
             "entry": delivery.entry.decode(),
+            "error": ERROR.decode(),
             "id": "1",
             "task": "shop.buy",
             "args": '["1"]',
@@ -213,7 +214,9 @@ def test_an_entry_whose_body_is_gone_is_buried_too(q):
     (delivery,) = q.deliver("1")
     q.redis("XDEL", q.ready, delivery.entry)
     assert q.bury(delivery)
-    assert q.entries(q.queue.dead) == [{"reason": "why", "worker": "w-1", "entry": delivery.entry.decode()}]
+    assert q.entries(q.queue.dead) == [
+        {"reason": "why", "worker": "w-1", "entry": delivery.entry.decode(), "error": ERROR.decode()}
+    ]
     assert q.record()["state"] == "dead"
     assert q.pending(q.ready) == {}
 

@@ -25,8 +25,9 @@ def test_an_enqueued_message():
         b"1700000000000-3",
         fence=0,
         enqueued_ms=1700000000000,
+        since_ms=1700000000000,
     )
-    assert delivery.deliveries == 1
+    assert (delivery.deliveries, delivery.attempt, delivery.deaths) == (1, 1, 0)
 
 
 def test_a_returned_message():
@@ -35,9 +36,22 @@ def test_a_returned_message():
     assert (delivery.fence, delivery.enqueued_ms, delivery.deliveries) == (2, 1600000000000, 3)
 
 
+def test_a_retried_message():
+    """Attempts and deaths are counted apart; the first attempt's beginning is kept."""
+    delivery = read(*GOOD, b"attempt", b"3", b"since", b"1600000000000", b"deaths", b"1")
+    assert (delivery.attempt, delivery.deaths, delivery.since_ms) == (3, 1, 1600000000000)
+
+
+def test_a_message_of_a_newer_version():
+    """It can be put back for a newer worker, whatever it looks like otherwise."""
+    delivery = read(b"id", b"1", b"v", b"2", b"call", b"?")
+    assert (delivery.version, delivery.message.id, delivery.message.task) == (2, "1", "")
+    assert read(*GOOD).version == 1
+
+
 def test_order_and_unknown_fields_do_not_matter():
     """A newer version may add fields."""
-    assert read(b"v", b"2", b"args", b"[]", b"task", b"shop.buy", b"id", b"1") == read(*GOOD)
+    assert read(b"x", b"2", b"args", b"[]", b"task", b"shop.buy", b"id", b"1") == read(*GOOD)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ local found = redis.call('XRANGE', stream, entry, entry)[1]
 local fields = found and found[2] or {}
 if #fields > 1000 then fields = { 'fields', cjson.encode(fields) } end -- unpack has its limits
 -- What can fail comes first: a script that fails is not rolled back.
-redis.call('XADD', dead, '*', 'reason', reason, 'worker', worker, 'entry', entry, unpack(fields))
+redis.call('XADD', dead, '*', 'reason', reason, 'worker', worker, 'entry', entry, 'error', failure, unpack(fields))
 if was == 'queued' and is_its_entry then
   settle(record, 'dead', failure, waiters, forget, done, id, ttl)
 end
