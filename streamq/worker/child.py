@@ -132,7 +132,8 @@ class _Child:
         self._loop = asyncio.get_running_loop()
         worker = job.worker
         self._holdings = Holdings()
-        self._committer = Committer(fleet, self._holdings, outage, job.settings.unknown_task_ttl)
+        self._promoter = Promoter(fleet, worker.queues, outage)
+        self._committer = Committer(fleet, self._holdings, outage, self._promoter, job.settings.unknown_task_ttl)
         self._processes = ProcessPool(_pool_settings(job))
         self._executor = Executor(
             job.tasks,
@@ -147,7 +148,6 @@ class _Child:
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
         self._fetcher = Fetcher(fleet, self._executor, self._holdings, outage)
         self._reaper = Reaper(fleet, self._holdings, self._lease, outage, worker.lease)
-        self._promoter = Promoter(fleet, worker.queues, outage)
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
 
     def start(self) -> None:

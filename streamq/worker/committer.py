@@ -15,6 +15,7 @@ from streamq.lifecycle import Bury, Complete, Outcome, Park, Release, Unroutable
 from streamq.message import Delivery
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.outage import Backoff, Outage
+from streamq.worker.promoter import Promoter
 
 _log = logging.getLogger("streamq.worker")
 
@@ -34,13 +35,17 @@ class Committer:
         fleet: the broker.
         holdings: what is held, until its outcome is committed.
         outage: is told when Redis is away.
+        promoter: is told when what is put back will be due.
         unknown_ttl: seconds for which a message that no worker can run is put back.
     """
 
-    def __init__(self, fleet: Fleet, holdings: Holdings, outage: Outage, unknown_ttl: float) -> None:
+    def __init__(
+        self, fleet: Fleet, holdings: Holdings, outage: Outage, promoter: Promoter, unknown_ttl: float
+    ) -> None:
         self._fleet = fleet
         self._holdings = holdings
         self._outage = outage
+        self._promoter = promoter
         self._unknown_ttl_ms = unknown_ttl * 1000
         self._ready: list[tuple[Run, Outcome]] = []
         self._wake = asyncio.Event()
@@ -97,7 +102,9 @@ class Committer:
         return await self._fleet.commit(Settlement(run.delivery, step.state, step.body) for run, step in ended)
 
     async def _park(self, parked: Sequence[tuple[Run, Park]]) -> list[Delivery]:
-        return await self._fleet.park((run.delivery, step) for run, step in parked)
+        refused = await self._fleet.park((run.delivery, step) for run, step in parked)
+        self._promoter.expect(min(step.seconds for _, step in parked))
+        return refused
 
     async def _settle(
         self,
@@ -135,7 +142,7 @@ class Committer:
         delivery = run.delivery
         try:
             if await self._patiently(lambda: self._fleet.bury(delivery, reason, error)):
-                _log.error("message %s is a dead letter now: %s", delivery.message.id, reason)
+                _log.warning("message %s is a dead letter now: %s", delivery.message.id, reason)
             else:
                 _fenced(delivery)
         except BrokerError as failure:

@@ -26,6 +26,7 @@ from streamq.worker.pool import ThreadPool
 from streamq.worker.processes import ProcessPool
 
 _UNCOMMITTED_MOST = 1000
+_SUSPECTS = 8  # at a time; each has a process of its own, of some 50 MB
 _STUCK_SECONDS = 5.0  # so long after its time limit a run should have seen it
 
 
@@ -64,7 +65,8 @@ class Executor:
         self._on_loop = Lane(worker.concurrency, self._start_on_loop)
         self._in_threads = Lane(worker.threads, self._start_in_thread)
         self._in_processes = Lane(worker.pool_processes, self._start_in_process)
-        self._lanes = (self._on_loop, self._in_threads, self._in_processes)
+        self._suspects = Lane(_SUSPECTS, self._start_in_process)
+        self._lanes = (self._on_loop, self._in_threads, self._in_processes, self._suspects)
         self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
         self._expected = self._expected or [self._on_loop]
         self._timers: dict[Run, list[asyncio.TimerHandle]] = {}
@@ -74,7 +76,9 @@ class Executor:
         self._draining = False
 
     def _lane_of(self, task: Task[..., Any], deaths: int = 0) -> Lane:
-        if task.options.pool == "process" or 0 < self._settings.max_deaths - 1 <= deaths:
+        if 0 < self._settings.max_deaths - 1 <= deaths:
+            return self._suspects
+        if task.options.pool == "process":
             return self._in_processes
         return self._on_loop if task.is_async else self._in_threads
 
@@ -84,7 +88,7 @@ class Executor:
         """Return how many more messages this process should take now."""
         if len(self._holdings) >= self._on_loop.size + AHEAD_MOST + _UNCOMMITTED_MOST:
             return 0
-        waiting = sum(len(lane.waiting) for lane in self._lanes)
+        waiting = sum(len(lane.waiting) for lane in self._expected)  # of suspects there are few, and they can wait
         return free_places(self._expected, self._on_loop) + self._pace.ahead() - waiting
 
     # ---- what runs
@@ -120,9 +124,8 @@ class Executor:
         if self._draining:
             return
         for lane in self._lanes:
-            waiting = lane.waiting
-            while waiting and lane.running < lane.size:
-                run = waiting.popleft()
+            while lane.waiting and lane.running < lane.size:
+                run = lane.waiting.popleft()
                 if run.lost:
                     self._holdings.drop(run)
                     continue
@@ -146,8 +149,7 @@ class Executor:
         else:
             run.ended = True
             self._settle(run, outcome)
-        if self._on_loop.waiting or self._in_threads.waiting or self._in_processes.waiting:
-            self._start()
+        self._start()
         self._holdings.nudge()
 
     async def _run_on_loop(self, run: Run) -> None:
@@ -189,11 +191,13 @@ class Executor:
             self._clear_timers(run)
 
     async def _run_in_process(self, run: Run) -> None:
+        assert run.task is not None  # noqa: S101 - begin() saw to it
+        lane = self._lane_of(run.task, run.delivery.deaths)
         try:
             outcome = await self._processes.run(run) if run.handle is not None else Abandoned()
         except asyncio.CancelledError:
             outcome = Abandoned()
-        self._in_processes.running -= 1
+        lane.running -= 1
         self._ended(run, outcome)
 
     def _run_in_thread(self, run: Run) -> Outcome:

@@ -53,11 +53,11 @@ def _now_ms() -> int:
 
 
 def _tell(delivery: Delivery, error: BaseException | None, outcome: Outcome, *, expected: bool = True) -> None:
-    """Log what follows from a failure; with the traceback if nobody has expected it."""
+    """Log what follows from a failure; with the traceback if that is the end, and nobody has expected it."""
     what = f"{type(error).__name__}: {error}" if error else "its result asks for another attempt"
     match outcome:
         case FailedForNow(_, seconds):
-            level, end = logging.WARNING, f"; attempt {delivery.attempt + 1} in {seconds:.3g} s"
+            level, end, expected = logging.WARNING, f"; attempt {delivery.attempt + 1} in {seconds:.3g} s", True
         case Rejected(_, reason):
             level, end = logging.ERROR, f"; to the dead letters: {reason}"
         case _:

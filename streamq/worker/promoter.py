@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterable
 
@@ -21,10 +22,19 @@ class Promoter:
         self._fleet = fleet
         self._queues = tuple(queues)
         self._outage = outage
+        self._sooner = asyncio.Event()
+        self._wake_at = 0.0
+
+    def expect(self, seconds: float) -> None:
+        """Look again in so many seconds, if not before: a task of this worker will be due."""
+        loop = asyncio.get_running_loop()
+        if loop.time() + seconds < self._wake_at:
+            loop.call_later(seconds, self._sooner.set)
 
     async def run(self) -> None:
         """Promote until cancelled."""
         while True:
+            self._sooner.clear()
             pause = _LONGEST_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - keeps a fleet out of step
             try:
                 for queue in self._queues:
@@ -35,4 +45,7 @@ class Promoter:
                         pause = min(pause, (found.next_ms + 1) / 1000)
             except BrokerError as error:
                 self._outage.noticed(error)
-            await asyncio.sleep(pause)
+            self._wake_at = asyncio.get_running_loop().time() + pause
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._sooner.wait()
