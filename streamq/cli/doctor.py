@@ -86,5 +86,10 @@ def _summary(findings: Sequence[Finding], worst: str) -> str:
         "refused": "it cannot be used",
     }[worst]
     counts = Counter(finding.level.value for finding in findings)
-    told = [f"{counts[level]} {level}" for level in reversed(_EXIT_CODES) if counts[level]]
+    plural = {"warning": "warnings"}
+    told = [
+        f"{number} {level if number == 1 else plural.get(level, level)}"
+        for level in reversed(_EXIT_CODES)
+        if (number := counts[level])
+    ]
     return click.style(f"{verdict}: {', '.join(told)}", **_COLOURS[worst])

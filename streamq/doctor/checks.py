@@ -205,7 +205,7 @@ def _timeout(answers: Answers) -> Finding:
     return Finding(
         Level.WARNING,
         "timeout",
-        f"connections are cut after {seconds} s of silence (timeout): the next call over one fails first",
+        f"connections are cut after {seconds} s of silence (timeout): the next call over one fails, and is sent again",
         "CONFIG SET timeout 0; tcp-keepalive finds dead ones",
     )
 
