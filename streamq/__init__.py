@@ -6,8 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from streamq.app import StreamQ, task
+    from streamq.app import StreamQ
     from streamq.context import Context, current
+    from streamq.decorator import task
     from streamq.errors import (
         ArgumentError,
         BrokerError,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     )
     from streamq.lifecycle import State
     from streamq.results import AsyncResult
+    from streamq.retry import Retry
     from streamq.tasks import Signature, Task
 
 __version__ = "0.1.0"
@@ -63,6 +65,7 @@ __all__ = [
     "ResultError",
     "ResultTimeout",
     "ResultTooLarge",
+    "Retry",
     "RetryRequested",
     "Signature",
     "State",
@@ -81,13 +84,14 @@ __all__ = [
 
 _HOMES = {
     "AsyncResult": "results",
+    "Retry": "retry",
     "Context": "context",
     "Signature": "tasks",
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
     "current": "context",
-    "task": "app",
+    "task": "decorator",
 }
 
 

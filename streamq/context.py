@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn, Protocol
 
-from streamq.errors import NoCurrentTask
+from streamq.errors import ConfigError, NoCurrentTask, RetryRequested, TaskRejected
 from streamq.message import Delivery
+
+
+class Lease(Protocol):
+    """What is known of the lease of a run while it goes on."""
+
+    lost: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +29,9 @@ class Context:
         deliveries: how often it was handed to a worker, this time counted; 0 in a plain call.
         enqueued_at: when it was first enqueued, by the server's clock.
         state: what the app's ``lifespan`` yielded in this worker process; None without one.
+        fence: grows with each hand-over of this task. A store of your own that refuses a write whose fence is smaller
+            than one it has seen is safe from a worker that lost its lease and does not know it yet.
+        deaths: how many workers died under this task.
     """
 
     id: str
@@ -32,17 +41,68 @@ class Context:
     deliveries: int
     enqueued_at: datetime
     state: Any = None
+    fence: int = 0
+    deaths: int = 0
+    _lease: Lease | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same for all attempts and deliveries of this task: for calls of services that do a thing once a key."""
+        return f"{self.queue}:{self.id}"
+
+    @property
+    def lease_lost(self) -> bool:
+        """The task has gone to another worker: whatever this run comes to will be refused, so it may as well end."""
+        return self._lease is not None and self._lease.lost
+
+    def retry(self, countdown: float | None = None, reason: str | None = None) -> NoReturn:
+        """End this run, and have the task run again later. It counts as an attempt.
+
+        Without a retry policy of the task's, the one that ``Retry()`` makes says when to give up.
+
+        Args:
+            countdown: seconds to wait; None: as long as the policy says.
+            reason: for the record; without it, the error that is being handled is told.
+
+        Raises:
+            RetryRequested: always; let it pass.
+            ConfigError: the countdown cannot be used.
+        """
+        is_number = isinstance(countdown, (int, float)) and not isinstance(countdown, bool)
+        if countdown is not None and not (is_number and 0 <= countdown < float("inf")):
+            raise ConfigError(f"countdown must be 0 or more seconds, not {countdown!r}")
+        if reason is None:
+            raise RetryRequested(countdown)
+        raise RetryRequested(countdown, reason)
+
+    def reject(self, reason: str) -> NoReturn:
+        """End this run, and have the message moved to the dead letters: no further attempt would help.
+
+        Raises:
+            TaskRejected: always; let it pass.
+        """
+        raise TaskRejected(reason)
 
 
 # The delivery, and not the context, because most tasks never ask.
-running: ContextVar[tuple[Delivery, Any]] = ContextVar("streamq_running")
+running: ContextVar[tuple[Delivery, Any, Lease | None]] = ContextVar("streamq_running")
 
 
-def context_of(delivery: Delivery, state: Any) -> Context:
+def context_of(delivery: Delivery, state: Any, lease: Lease | None = None) -> Context:
     """Make the context of a delivery's run."""
     message = delivery.message
-    enqueued_at = datetime.fromtimestamp(delivery.enqueued_ms / 1000, UTC)
-    return Context(message.id, message.task, message.queue, delivery.attempt, delivery.deliveries, enqueued_at, state)
+    return Context(
+        id=message.id,
+        name=message.task,
+        queue=message.queue,
+        attempt=delivery.attempt,
+        deliveries=delivery.deliveries,
+        enqueued_at=datetime.fromtimestamp(delivery.enqueued_ms / 1000, UTC),
+        state=state,
+        fence=delivery.fence,
+        deaths=delivery.deaths,
+        _lease=lease,
+    )
 
 
 def current() -> Context:

@@ -40,16 +40,33 @@ class Succeeded:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The function, or what stands around it, raised; `error` is the stored form of the exception."""
+    """The function, or what stands around it, raised, and that is the end; `error` is the exception's stored form."""
 
     error: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Unroutable:
-    """No function of that name is known to this worker; `error` says so."""
+class FailedForNow:
+    """The function raised, and is to be run again after some seconds."""
 
     error: bytes
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """No further attempt is to be made, but the message is to be kept for a human; `reason` says why."""
+
+    error: bytes
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unroutable:
+    """This worker cannot run the message, another may; `reason` and `error` say why."""
+
+    error: bytes
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +74,14 @@ class Abandoned:
     """The run was cut short by the end of its worker; it has no outcome."""
 
 
-Outcome = Succeeded | Failed | Unroutable | Abandoned
+@dataclass(frozen=True, slots=True)
+class Died:
+    """The process that ran it died; `how` is such as ``signal SIGKILL``."""
+
+    how: str
+
+
+Outcome = Succeeded | Failed | FailedForNow | Rejected | Unroutable | Abandoned | Died
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,18 +97,24 @@ class Bury:
     """Move the message to the dead letters."""
 
     error: bytes
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Park:
-    """Put the message back for `seconds`."""
+    """Put the message back for `seconds`; when it comes again, it is for `attempt`."""
 
     seconds: float
+    reason: str
+    attempt: int
+    error: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Hand the message back to its queue at once."""
+    """Hand the message back to its queue at once; `died` says how its process died, if it did."""
+
+    died: str = ""
 
 
 Step = Complete | Bury | Park | Release
@@ -92,19 +122,34 @@ Step = Complete | Bury | Park | Release
 # In a rolling deployment new tasks reach old workers. They are put back, ever longer, for workers that know them.
 _UNKNOWN_FIRST_SECONDS = 1.0
 _UNKNOWN_LONGEST_SECONDS = 60.0
-_UNKNOWN_GIVE_UP_MS = 24 * 3600 * 1000
 
 
-def decide(outcome: Outcome, delivery: Delivery, now_ms: int) -> Step:
-    """Say what follows from the outcome of a delivery: the one place that knows the rules. It knows no Redis."""
+def decide(outcome: Outcome, delivery: Delivery, now_ms: int, unknown_ttl_ms: float) -> Step:
+    """Say what follows from the outcome of a delivery: the one place that knows the rules. It knows no Redis.
+
+    Args:
+        outcome: of the run.
+        delivery: what was run.
+        now_ms: the time, ms.
+        unknown_ttl_ms: for how long a message that no worker can run is put back, ms from its enqueue on.
+    """
     match outcome:
         case Succeeded(result):
-            return Complete(State.SUCCEEDED, result)
+            step: Step = Complete(State.SUCCEEDED, result)
         case Failed(error):
-            return Complete(State.FAILED, error)
-        case Unroutable(error):
-            if now_ms - delivery.enqueued_ms > _UNKNOWN_GIVE_UP_MS:
-                return Bury(error)
-            return Park(min(_UNKNOWN_FIRST_SECONDS * 2 ** min(delivery.fence, 16), _UNKNOWN_LONGEST_SECONDS))
+            step = Complete(State.FAILED, error)
+        case FailedForNow(error, seconds):
+            step = Park(seconds, "retry", delivery.attempt + 1, error)
+        case Rejected(error, reason):
+            step = Bury(error, reason)
+        case Unroutable(error, reason):
+            if now_ms - delivery.enqueued_ms > unknown_ttl_ms:
+                step = Bury(error, reason)
+            else:
+                seconds = min(_UNKNOWN_FIRST_SECONDS * 2 ** min(delivery.fence, 16), _UNKNOWN_LONGEST_SECONDS)
+                step = Park(seconds, reason, delivery.attempt)
         case Abandoned():
-            return Release()
+            step = Release()
+        case Died(how):
+            step = Release(how)
+    return step

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 # Names and values together. Scripts pass the fields of an entry on, and can do so with some thousand words.
 _MOST_WORDS = 200
+_MOST_DIGITS = 15
 VERSION = 1
 
 
@@ -86,7 +87,7 @@ def read_entry(queue: str, stream: str, entry: bytes, fields: Sequence[bytes] | 
             case [*_] if len(fields) > _MOST_WORDS:
                 return Malformed(queue, stream, entry, f"has {len(fields) // 2} fields", None)
         named = dict(zip((fields or ())[::2], (fields or ())[1::2], strict=False))
-        version = int(named.get(b"v", VERSION))
+        version = _number(named, b"v", VERSION)
         needed = (b"id", b"task", b"args") if version <= VERSION else (b"id",)  # what else it has may have changed
         if missing := [name.decode() for name in needed if name not in named]:
             return Malformed(queue, stream, entry, f"has no {', '.join(missing)}", _readable(named.get(b"id")))
@@ -96,16 +97,26 @@ def read_entry(queue: str, stream: str, entry: bytes, fields: Sequence[bytes] | 
             message,
             stream,
             entry,
-            fence=int(named.get(b"fence", 0)),
-            enqueued_ms=int(named.get(b"at", added)),
-            attempt=int(named.get(b"attempt", 1)),
-            deaths=int(named.get(b"deaths", 0)),
-            since_ms=int(named.get(b"since", added)),
+            fence=_number(named, b"fence", 0),
+            enqueued_ms=_number(named, b"at", int(added)),
+            attempt=_number(named, b"attempt", 1),
+            deaths=_number(named, b"deaths", 0),
+            since_ms=_number(named, b"since", int(added)),
             version=version,
         )
     except ValueError as error:
         found = dict(zip((fields or ())[::2], (fields or ())[1::2], strict=False)).get(b"id")
         return Malformed(queue, stream, entry, f"cannot be read: {error}", _readable(found))
+
+
+def _number(named: dict[bytes, bytes], name: bytes, default: int) -> int:
+    """Read a number as scripts do, who know no underscores, signs or foreign digits as `int` does."""
+    value = named.get(name)
+    if value is None:
+        return default
+    if not value.isdigit() or len(value) > _MOST_DIGITS:
+        raise ValueError(f"{name.decode()} is no number")
+    return int(value)
 
 
 def _readable(task_id: bytes | None) -> str | None:

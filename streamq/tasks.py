@@ -22,6 +22,7 @@ from streamq.context import context_of
 from streamq.errors import BrokerUnavailable, ConfigError, PayloadTooLarge
 from streamq.message import Delivery, Message
 from streamq.results import AsyncResult
+from streamq.retry import Retry
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,7 +56,10 @@ class TaskOptions:
     Attributes:
         name: the registered name.
         queue: where calls are enqueued.
-        timeout: seconds a run may take; None for as long as it needs.
+        timeout: seconds a run may take before `TaskTimeout` is raised in it; None for as long as it needs.
+        hard_timeout: seconds after which a run has failed, whatever it does.
+        pool: ``process``: it runs in a process of its own.
+        retry: when a failed run is tried again; None: never.
         raises: exception types that come back to the caller as themselves.
         bind: the function's first parameter is the context.
     """
@@ -63,6 +67,9 @@ class TaskOptions:
     name: str
     queue: str
     timeout: float | None
+    hard_timeout: float | None
+    pool: str | None
+    retry: Retry | None
     raises: tuple[type[BaseException], ...]
     bind: bool
 
@@ -160,6 +167,8 @@ class Task(Sender[P, R]):
         name: the registered name.
         function: the function itself.
         options: what the decorator said.
+        is_async: the function is an ``async def``.
+        is_limited: a run may take only so long.
     """
 
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
@@ -169,6 +178,7 @@ class Task(Sender[P, R]):
         self.function = function
         self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
+        self.is_limited = options.timeout is not None or options.hard_timeout is not None
         self.call_codec = CallCodec(options.name, function, bind=options.bind)
         self.result_codec = ResultCodec(options.name, function)
         self._broker = broker

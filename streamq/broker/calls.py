@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load, nothing
 from streamq.broker.records import Record, read_record
-from streamq.lifecycle import State
+from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message, read_entry
 
 _ENQUEUE = load("enqueue")
@@ -190,23 +190,50 @@ def bury(
     return Call(("EVALSHA", _BURY.digest, len(keys), *keys, *args), bool, _BURY)
 
 
-def give_back(queue: QueueKeys, stream: str, owner: str, deliveries: Sequence[Delivery], *, died: bool) -> Call[int]:
-    """Give deliveries that `owner` holds back to the fleet; returns how many it still held."""
-    keys = [stream, queue.returned]
-    args: list[Word] = [GROUP, queue.events, queue.name, owner, "died" if died else "unstarted"]
+class Owner(NamedTuple):
+    """Whose deliveries are given back, and why.
+
+    Attributes:
+        consumer: the name under which they are pending.
+        died: how it died under them; empty: it did not, or had not begun.
+        max_deaths: so many deaths are too many for a message.
+        error: the stored error of a task that had so many.
+    """
+
+    consumer: str
+    died: str = ""
+    max_deaths: int = 0
+    error: bytes = b""
+
+
+class GivenBack(NamedTuple):
+    """How many deliveries were given back to the fleet, and how many went to the dead letters."""
+
+    given: int
+    buried: int
+
+
+def give_back(
+    queue: QueueKeys, stream: str, owner: Owner, deliveries: Sequence[Delivery], *, done: str, ttl_ms: int
+) -> Call[GivenBack]:
+    """Give deliveries that `owner` still holds back to the fleet."""
+    keys = [stream, queue.returned, queue.dead]
+    args: list[Word] = [GROUP, queue.events, queue.name, done, ttl_ms, *owner]
     for delivery in deliveries:
         keys.append(queue.record(delivery.message.id))
         args += (delivery.entry, delivery.message.id)
-    return Call(("EVALSHA", _GIVE_BACK.digest, len(keys), *keys, *args), int, _GIVE_BACK)
+    return Call(("EVALSHA", _GIVE_BACK.digest, len(keys), *keys, *args), lambda reply: GivenBack(*reply), _GIVE_BACK)
 
 
-def park(queue: QueueKeys, delivery: Delivery, wait_ms: int, reason: str) -> Call[bool]:
-    """Put one delivery back for later; False if it is another's by now."""
-    message = delivery.message
-    keys = (delivery.stream, queue.delayed, queue.record(message.id))
-    place = (GROUP, queue.events, queue.name, delivery.entry, delivery.fence)
-    content = (message.id, message.task, message.args, delivery.enqueued_ms, wait_ms, reason)
-    return Call(("EVALSHA", _PARK.digest, len(keys), *keys, *place, *content), bool, _PARK)
+def park(queue: QueueKeys, stream: str, parked: Sequence[tuple[Delivery, Park]], *, worker: str) -> Call[list[int]]:
+    """Put deliveries that all came from `stream` back for later; returns the positions of the refused ones."""
+    keys = [stream, queue.delayed]
+    args: list[Word] = [GROUP, queue.events, queue.name, worker]
+    for delivery, step in parked:
+        keys.append(queue.record(delivery.message.id))
+        wait_ms = round(step.seconds * 1000)
+        args += (delivery.entry, delivery.fence, delivery.message.id, wait_ms, step.reason, step.attempt, step.error)
+    return Call(("EVALSHA", _PARK.digest, len(keys), *keys, *args), list, _PARK)
 
 
 def renew(stream: str, owner: str, entries: Sequence[bytes]) -> Call[list[bytes]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -12,6 +13,7 @@ from streamq._redis.keys import Keys, QueueKeys
 from streamq.broker import calls
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
+from streamq.lifecycle import Park
 from streamq.message import Delivery, Malformed
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
@@ -58,6 +60,7 @@ class Fleet:
         self.consumer = consumer
         self.queues = [self.keys.queue(name) for name in queues]
         self.ttl_ms = round(settings.result_ttl * 1000)
+        self._settings = settings
         self._block_ms = round(block * 1000)
         self._streams = {stream: queue.name for queue in self.queues for stream in queue.streams}
         self._fetching = AsyncConnection(settings.url, read_timeout=block + _FETCH_MARGIN_SECONDS)
@@ -120,18 +123,25 @@ class Fleet:
         call = calls.bury(queue, what, reason, error, done=self.keys.done, worker=self.consumer, ttl_ms=self.ttl_ms)
         return await self._commands.run(call)
 
-    async def park(self, delivery: Delivery, seconds: float, reason: str) -> bool:
-        """Put one delivery back for later; False if it is another's by now."""
-        queue = self.keys.queue(delivery.message.queue)
-        return await self._commands.run(calls.park(queue, delivery, round(seconds * 1000), reason))
+    async def park(self, parked: Iterable[tuple[Delivery, Park]]) -> list[Delivery]:
+        """Put deliveries back for later; returns those that are another's by now."""
+        refused: list[Delivery] = []
+        for stream, group in _by_stream(parked, lambda one: one[0].stream).items():
+            queue = self.keys.queue(group[0][0].message.queue)
+            positions = await self._commands.run(calls.park(queue, stream, group, worker=self.consumer))
+            refused += [group[position][0] for position in positions]
+        return refused
 
-    async def give_back(self, deliveries: Iterable[Delivery], *, died: bool = False) -> int:
-        """Give deliveries of this consumer back to the fleet; `died`: they were a dead worker's."""
-        given = 0
+    async def give_back(self, deliveries: Iterable[Delivery], *, died: str = "") -> calls.GivenBack:
+        """Give deliveries of this consumer back to the fleet; `died`: how the process died that ran them."""
+        given = buried = 0
+        owner = _owner(self._settings, self.consumer, died)
         for stream, group in _by_stream(deliveries, lambda one: one.stream).items():
             queue = self.keys.queue(group[0].message.queue)
-            given += await self._commands.run(calls.give_back(queue, stream, self.consumer, group, died=died))
-        return given
+            call = calls.give_back(queue, stream, owner, group, done=self.keys.done, ttl_ms=self.ttl_ms)
+            found = await self._commands.run(call)
+            given, buried = given + found.given, buried + found.buried
+        return calls.GivenBack(given, buried)
 
     async def claim(self, stream: str, lease_ms: int, cursor: bytes, count: int) -> calls.Claimed:
         """Take over entries of `stream` that nobody has renewed for a lease."""
@@ -175,6 +185,19 @@ def _by_stream(items: Iterable[T], stream: Callable[[T], str]) -> dict[str, list
     return groups
 
 
+def _owner(settings: Settings, consumer: str, died: str) -> calls.Owner:
+    most = settings.max_deaths
+    # The stored form of an error, as codec.encode_error has it; the supervisor, which comes here too, is too small
+    # for pydantic.
+    error = {
+        "type": "streamq.errors.WorkerDied",
+        "message": f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}",
+        "args": None,
+        "traceback": "",
+    }
+    return calls.Owner(consumer, died, most, json.dumps(error, separators=(",", ":")).encode())
+
+
 class Renewals:
     """Renews leases, from a thread and over a connection of its own."""
 
@@ -191,31 +214,42 @@ class Renewals:
         self._connection.close()
 
 
-def rescue(settings: Settings, queues: Sequence[str], consumer: str) -> int:
-    """Give back all that is pending under a dead consumer, and remove it; returns how many there were.
+def rescue(settings: Settings, queues: Sequence[str], consumer: str, died: str) -> calls.GivenBack:
+    """Give back all that is pending under a dead consumer, and remove it.
+
+    Args:
+        settings: those of the app.
+        queues: the names of those that it served.
+        consumer: the name under which it read.
+        died: how it died, such as ``signal SIGKILL``.
 
     Raises:
         BrokerError: Redis cannot be asked; the lease brings them back.
     """
-    keys, given = Keys(settings.namespace), 0
+    keys, given, buried = Keys(settings.namespace), 0, 0
     connection = SyncConnection(settings.url)
+    owner = _owner(settings, consumer, died)
     try:
         for queue in map(keys.queue, queues):
             for stream in queue.streams:
                 with contextlib.suppress(BrokerReset):  # the stream is gone, and with it all that was pending there
-                    given += _rescue_stream(connection, queue, stream, consumer)
+                    while moved := _rescue_some(connection, settings, queue, stream, owner):
+                        given, buried = given + moved.given, buried + moved.buried
+                    connection.run(calls.retire(stream, consumer))
     finally:
         connection.close()
-    return given
+    return calls.GivenBack(given, buried)
 
 
-def _rescue_stream(connection: SyncConnection, queue: QueueKeys, stream: str, consumer: str) -> int:
-    given, moved = 0, 1
-    while moved:
-        held = connection.run(calls.held_by(queue, stream, consumer, _RESCUE_BATCH))
-        good = [one for one in held if isinstance(one, Delivery)]
-        # What cannot be read stays pending: the next reclaim buries it.
-        moved = connection.run(calls.give_back(queue, stream, consumer, good, died=True)) if good else 0
-        given += moved
-    connection.run(calls.retire(stream, consumer))
-    return given
+def _rescue_some(
+    connection: SyncConnection, settings: Settings, queue: QueueKeys, stream: str, owner: calls.Owner
+) -> calls.GivenBack | None:
+    """Give back some hundred entries; None if there are no more."""
+    held = connection.run(calls.held_by(queue, stream, owner.consumer, _RESCUE_BATCH))
+    # What cannot be read stays pending: the next reclaim buries it.
+    good = [one for one in held if isinstance(one, Delivery)]
+    if not good:
+        return None
+    done, ttl_ms = Keys(settings.namespace).done, round(settings.result_ttl * 1000)
+    moved = connection.run(calls.give_back(queue, stream, owner, good, done=done, ttl_ms=ttl_ms))
+    return moved if any(moved) else None

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from typing import Any
 
 from streamq.app import StreamQ
-from streamq.cli.loading import load_app
+from streamq.cli.loading import load_app, run_on_loop
 from streamq.config import WorkerSettings, display_url
 from streamq.errors import BrokerRefused, ConfigError
 from streamq.worker.child import Job, Stop, serve
@@ -61,9 +61,9 @@ def main() -> int:
         return 2
     _settle_memory()
     lifespan = app.lifespan(app) if app.lifespan else None
-    job = Job(app.settings, worker, spec["consumer"], tasks, lifespan)
+    job = Job(app.settings, worker, spec["consumer"], spec["app"], tasks, lifespan)
     try:
-        return _run(_serve(app, job, line))
+        return run_on_loop(_serve(app, job, line))
     except (BrokerRefused, ConfigError) as error:
         line.say(fatal=f"cannot use {display_url(app.settings.url)}: {error}")
         return 2
@@ -80,14 +80,6 @@ def _settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
-
-
-def _run(main: Any) -> int:
-    try:
-        import uvloop  # noqa: PLC0415 - not on every platform
-    except ImportError:
-        return int(asyncio.run(main))
-    return int(uvloop.run(main))
 
 
 async def _serve(app: StreamQ, job: Job, line: Line) -> int:

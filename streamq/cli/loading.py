@@ -1,4 +1,4 @@
-"""Finds the app that a command names."""
+"""What the processes of a worker begin with: the app that a command names, and an event loop."""
 
 from __future__ import annotations
 
@@ -6,13 +6,27 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamq.errors import ConfigError, StreamqError
 
 if TYPE_CHECKING:
     from streamq.app import StreamQ
+
+T = TypeVar("T")
+
+
+def run_on_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` on the fastest event loop that there is."""
+    try:
+        import uvloop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        import asyncio  # noqa: PLC0415 - see load_app
+
+        return asyncio.run(main)
+    return uvloop.run(main)
 
 
 def load_app(target: str) -> StreamQ:

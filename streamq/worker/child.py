@@ -22,6 +22,7 @@ from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lease import Lease
 from streamq.worker.outage import Backoff, Outage
+from streamq.worker.processes import PoolSettings, ProcessPool
 from streamq.worker.promoter import Promoter
 from streamq.worker.reaper import Reaper
 
@@ -39,6 +40,7 @@ class Job:
         settings: those of the app.
         worker: those of the worker.
         consumer: the name under which this process reads.
+        app: ``module:attribute`` of the app, for the processes of the pool.
         tasks: what it can run, by name.
         lifespan: the app's, entered while the process serves.
     """
@@ -46,6 +48,7 @@ class Job:
     settings: Settings
     worker: WorkerSettings
     consumer: str
+    app: str
     tasks: Mapping[str, Task[..., Any]]
     lifespan: AbstractAsyncContextManager[Any] | None
 
@@ -114,6 +117,17 @@ async def _reach(job: Job, fleet: Fleet, outage: Outage, stop: Stop) -> str | No
     return None
 
 
+def _pool_settings(job: Job) -> PoolSettings:
+    worker = job.worker
+    spec = {
+        "app": job.app,
+        "consumer": f"{job.consumer}-pool",
+        "log_level": worker.log_level,
+        "log_format": worker.log_format,
+    }
+    return PoolSettings(spec, worker.max_tasks_per_child, worker.max_memory_per_child)
+
+
 class _Child:
     """The services of one process."""
 
@@ -123,15 +137,16 @@ class _Child:
         self._loop = asyncio.get_running_loop()
         worker = job.worker
         self._holdings = Holdings()
-        self._committer = Committer(fleet, self._holdings, outage)
+        self._committer = Committer(fleet, self._holdings, outage, job.settings.unknown_task_ttl)
+        self._processes = ProcessPool(_pool_settings(job))
         self._executor = Executor(
             job.tasks,
             state,
             self._holdings,
             self._committer.put,
-            concurrency=worker.concurrency,
-            threads=worker.threads,
-            max_result=job.settings.max_result,
+            processes=self._processes,
+            settings=job.settings,
+            worker=worker,
         )
         renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
@@ -172,7 +187,10 @@ class _Child:
             run.lost = True
             message = run.delivery.message
             _log.warning("the lease of task %s (%s) has gone to another worker", message.id, message.task)
-            self._executor.cancel(run)
+            if self._job.worker.cancel_lost:
+                self._executor.cancel(run)
+            else:
+                self._processes.lost(run)
 
     async def end(self, stop: Stop) -> None:
         """Stop in order: nothing more is read, what has not started goes back, what runs may end, the rest goes back.
@@ -202,6 +220,7 @@ class _Child:
                 await self._heartbeat.say("offline")
                 await self._fleet.retire()
         self._executor.close()
+        await self._processes.close()
         await asyncio.to_thread(self._lease.stop)
         _log.info("stopped")
 
@@ -222,7 +241,7 @@ class _Child:
         if not runs:
             return
         try:
-            given = await self._fleet.give_back([run.delivery for run in runs])
+            given, _ = await self._fleet.give_back([run.delivery for run in runs])
         except BrokerError as error:
             _log.warning("%d tasks could not be handed back, the lease brings them back: %s", len(runs), error)
         else:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 from streamq.broker.calls import Settlement
 from streamq.broker.fleet import Fleet
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset, BrokerUnavailable
-from streamq.lifecycle import Bury, Complete, Outcome, Park, Release, decide
+from streamq.lifecycle import Bury, Complete, Outcome, Park, Release, Unroutable, decide
 from streamq.message import Delivery
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.outage import Backoff, Outage
@@ -19,20 +20,28 @@ _log = logging.getLogger("streamq.worker")
 
 # Bounds of one script: what takes longer holds up other clients of the server.
 _BATCH = 200
-_UNKNOWN_TASK = "unknown task"
 _BATCH_BYTES = 2 * 1024 * 1024
+
+T = TypeVar("T")
 
 
 class Committer:
     """Takes outcomes and sees to it that each is committed, refused, or left to the lease.
 
     An outcome is kept, and its lease renewed, for as long as Redis is away.
+
+    Args:
+        fleet: the broker.
+        holdings: what is held, until its outcome is committed.
+        outage: is told when Redis is away.
+        unknown_ttl: seconds for which a message that no worker can run is put back.
     """
 
-    def __init__(self, fleet: Fleet, holdings: Holdings, outage: Outage) -> None:
+    def __init__(self, fleet: Fleet, holdings: Holdings, outage: Outage, unknown_ttl: float) -> None:
         self._fleet = fleet
         self._holdings = holdings
         self._outage = outage
+        self._unknown_ttl_ms = unknown_ttl * 1000
         self._ready: list[tuple[Run, Outcome]] = []
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -58,77 +67,93 @@ class Committer:
         self._idle.set()
 
     async def _commit(self, batch: list[tuple[Run, Outcome]]) -> None:
-        settlements: list[tuple[Run, Settlement]] = []
+        ended: list[tuple[Run, Complete]] = []
+        parked: list[tuple[Run, Park]] = []
         size, now_ms = 0, time.time_ns() // 1_000_000
         for run, outcome in batch:
-            match decide(outcome, run.delivery, now_ms):
-                case Complete(state, body):
-                    settlements.append((run, Settlement(run.delivery, state, body)))
-                    size += len(body)
-                    if len(settlements) >= _BATCH or size > _BATCH_BYTES:
-                        await self._finish(settlements)
-                        settlements, size = [], 0
-                case Bury(error):
-                    await self._put_away(
-                        run, self._fleet.bury(run.delivery, _UNKNOWN_TASK, error), "to the dead letters"
-                    )
-                case Park(seconds):
-                    await self._put_away(
-                        run, self._fleet.park(run.delivery, seconds, _UNKNOWN_TASK), f"back for {seconds:g} s"
-                    )
-                case Release():
-                    await self._release(run)
-        if settlements:
-            await self._finish(settlements)
+            match decide(outcome, run.delivery, now_ms, self._unknown_ttl_ms):
+                case Complete() as step:
+                    ended.append((run, step))
+                    size += len(step.body)
+                case Park() as step:
+                    parked.append((run, step))
+                    size += len(step.error)
+                    if isinstance(outcome, Unroutable):
+                        message = run.delivery.message
+                        text = "message %s is put back for %g s: %s %r"
+                        _log.warning(text, message.id, step.seconds, step.reason, message.task)
+                case Bury(error, reason):
+                    await self._bury(run, error, reason)
+                case Release(died):
+                    await self._release(run, died)
+            if len(ended) >= _BATCH or len(parked) >= _BATCH or size > _BATCH_BYTES:
+                await self._settle(ended, self._finish)
+                await self._settle(parked, self._park)
+                ended, parked, size = [], [], 0
+        await self._settle(ended, self._finish)
+        await self._settle(parked, self._park)
 
-    async def _finish(self, settlements: list[tuple[Run, Settlement]]) -> None:
+    async def _finish(self, ended: Sequence[tuple[Run, Complete]]) -> list[Delivery]:
+        return await self._fleet.commit(Settlement(run.delivery, step.state, step.body) for run, step in ended)
+
+    async def _park(self, parked: Sequence[tuple[Run, Park]]) -> list[Delivery]:
+        return await self._fleet.park((run.delivery, step) for run, step in parked)
+
+    async def _settle(
+        self,
+        batch: list[tuple[Run, T]],
+        settle: Callable[[Sequence[tuple[Run, T]]], Awaitable[list[Delivery]]],
+    ) -> None:
+        """Settle runs in one script; if Redis cannot do that, one by one, to find the one that stands in the way."""
+        if not batch:
+            return
+        try:
+            refused = await self._patiently(lambda: settle(batch))
+        except BrokerError as error:
+            if len(batch) > 1:
+                for one in batch:
+                    await self._settle([one], settle)
+            else:
+                self._give_up(batch[0][0], error)
+            return
+        for delivery in refused:
+            _fenced(delivery)
+        for run, _ in batch:
+            self._holdings.drop(run)
+
+    async def _patiently(self, send: Callable[[], Awaitable[T]]) -> T:
+        """Send until Redis is there; it may also grant a permission, or take a password, that it now refuses."""
         backoff = Backoff()
         while True:
             try:
-                refused = await self._fleet.commit(settlement for _, settlement in settlements)
-            except (BrokerUnavailable, BrokerRefused) as error:  # a password or a permission may be put right
+                return await send()
+            except (BrokerUnavailable, BrokerRefused) as error:
                 self._outage.noticed(error)
                 await asyncio.sleep(backoff.next())
-            except BrokerError as error:
-                if len(settlements) > 1:  # find the one that cannot be written
-                    for one in settlements:
-                        await self._finish([one])
-                else:
-                    self._give_up(settlements[0][0], error)
-                return
+
+    async def _bury(self, run: Run, error: bytes, reason: str) -> None:
+        delivery = run.delivery
+        try:
+            if await self._patiently(lambda: self._fleet.bury(delivery, reason, error)):
+                _log.error("message %s is a dead letter now: %s", delivery.message.id, reason)
             else:
-                break
-        for delivery in refused:
-            _fenced(delivery)
-        for run, _ in settlements:
-            self._holdings.drop(run)
+                _fenced(delivery)
+        except BrokerError as failure:
+            self._give_up(run, failure)
+        self._holdings.drop(run)
+
+    async def _release(self, run: Run, died: str) -> None:
+        try:
+            await self._patiently(lambda: self._fleet.give_back([run.delivery], died=died))
+        except BrokerError as error:
+            self._give_up(run, error)
+        self._holdings.drop(run)
 
     def _give_up(self, run: Run, error: BrokerError) -> None:
         if isinstance(error, BrokerReset):
             self._outage.noticed(error)
         else:
             _log.error("cannot commit task %s, it will be run again: %s", run.delivery.message.id, error)
-        self._holdings.drop(run)
-
-    async def _put_away(self, run: Run, moving: Awaitable[bool], where: str) -> None:
-        message = run.delivery.message
-        try:
-            moved = await moving
-        except BrokerError as failure:
-            self._outage.noticed(failure)
-            _log.warning("task %s is left to the lease", message.id)
-        else:
-            if moved:
-                _log.warning("no task is registered as %r: message %s goes %s", message.task, message.id, where)
-            else:
-                _fenced(run.delivery)
-        self._holdings.drop(run)
-
-    async def _release(self, run: Run) -> None:
-        try:
-            await self._fleet.give_back([run.delivery])
-        except BrokerError as error:
-            self._outage.noticed(error)  # the lease gives it back
         self._holdings.drop(run)
 
     async def settled(self) -> None:

@@ -1,52 +1,32 @@
-"""Runs deliveries: async tasks on the event loop, sync tasks in threads. What a run leads to is a value."""
+"""Runs deliveries: async tasks on the event loop, sync tasks in threads, and some in processes of their own.
+
+Those that ask for a process get one, and those under which so many workers have died that the next death is the last:
+it must be theirs, and not that of a neighbour.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import inspect
-import logging
-import os
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from streamq.codec import encode_error, encode_result
+from streamq.codec import encode_error
+from streamq.config import Settings, WorkerSettings
 from streamq.context import context_of, running
-from streamq.errors import ResultTooLarge, StreamqError, TaskTimeout
-from streamq.lifecycle import Abandoned, Failed, Outcome, Succeeded, Unroutable
-from streamq.message import Delivery
+from streamq.errors import PayloadTooLarge, StreamqError, TaskTimeout
+from streamq.lifecycle import Abandoned, Outcome, Unroutable
+from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
 from streamq.worker.holdings import Holdings, Run
+from streamq.worker.lanes import AHEAD_MOST, Lane, Pace, free_places
+from streamq.worker.outcomes import failed, succeeded, timed_out
 from streamq.worker.pool import ThreadPool
+from streamq.worker.processes import ProcessPool
 
-_log = logging.getLogger("streamq.task")
-_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - as frames have it
-
-# What is fetched ahead must start within this many seconds at the pace of late, so that a task does not wait in the
-# memory of one worker while another is idle.
-_AHEAD_SECONDS = 0.05
-_AHEAD_MOST = 300
 _UNCOMMITTED_MOST = 1000
-
-
-class Pace:
-    """How many runs end in a second, of late."""
-
-    def __init__(self) -> None:
-        self.ended = 0
-        self._since = time.monotonic()
-        self._rate = 0.0
-
-    def ahead(self) -> int:
-        """Return how many messages may wait in memory."""
-        elapsed = time.monotonic() - self._since
-        if elapsed >= _AHEAD_SECONDS:
-            self._rate = self.ended / elapsed
-            self.ended = 0
-            self._since += elapsed
-        return min(_AHEAD_MOST, int(self._rate * _AHEAD_SECONDS))
+_STUCK_SECONDS = 5.0  # so long after its time limit a run should have seen it
 
 
 class Executor:
@@ -57,9 +37,9 @@ class Executor:
         state: what the app's lifespan yielded.
         holdings: where runs are noted from their arrival on.
         settle: takes a run and its outcome.
-        concurrency: async tasks at a time.
-        threads: sync tasks at a time.
-        max_result: bytes that an encoded result may have.
+        processes: the pool of processes.
+        settings: those of the app.
+        worker: those of the worker.
     """
 
     def __init__(
@@ -69,48 +49,43 @@ class Executor:
         holdings: Holdings,
         settle: Callable[[Run, Outcome], None],
         *,
-        concurrency: int,
-        threads: int,
-        max_result: int,
+        processes: ProcessPool,
+        settings: Settings,
+        worker: WorkerSettings,
     ) -> None:
         self._tasks = tasks
         self._state = state
         self._holdings = holdings
         self._settle = settle
-        self._concurrency = concurrency
-        self._max_result = max_result
+        self._processes = processes
+        self._settings = settings
         self._loop = asyncio.get_running_loop()
-        self._pool = ThreadPool(threads, self._loop, self._thread_ended)
-        self._async_waiting: deque[Run] = deque()
-        self._sync_waiting: deque[Run] = deque()
-        self._async_running = 0
-        self._sync_running = 0
-        self._has_async = any(task.is_async for task in tasks.values())
-        self._has_sync = any(not task.is_async for task in tasks.values())
-        self._timers: dict[Run, asyncio.TimerHandle] = {}
+        self._threads = ThreadPool(worker.threads, self._loop, self._thread_ended)
+        self._on_loop = Lane(worker.concurrency, self._start_on_loop)
+        self._in_threads = Lane(worker.threads, self._start_in_thread)
+        self._in_processes = Lane(worker.pool_processes, self._start_in_process)
+        self._lanes = (self._on_loop, self._in_threads, self._in_processes)
+        self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
+        self._expected = self._expected or [self._on_loop]
+        self._timers: dict[Run, list[asyncio.TimerHandle]] = {}
+        self._overdue: set[Run] = set()
         self._pace = Pace()
         self._blank = contextvars.Context()
         self._draining = False
+
+    def _lane_of(self, task: Task[..., Any], deaths: int = 0) -> Lane:
+        if task.options.pool == "process" or 0 < self._settings.max_deaths - 1 <= deaths:
+            return self._in_processes
+        return self._on_loop if task.is_async else self._in_threads
 
     # ---- how much to fetch
 
     def room(self) -> int:
         """Return how many more messages this process should take now."""
-        if len(self._holdings) >= self._concurrency + _AHEAD_MOST + _UNCOMMITTED_MOST:
+        if len(self._holdings) >= self._on_loop.size + AHEAD_MOST + _UNCOMMITTED_MOST:
             return 0
-        return self._free() + self._pace.ahead() - len(self._async_waiting) - len(self._sync_waiting)
-
-    def _free(self) -> int:
-        free_async = self._concurrency - self._async_running
-        free_sync = self._pool.size - self._sync_running
-        if not self._has_sync:
-            return free_async
-        if not self._has_async:
-            return free_sync
-        if free_sync > 0:
-            return min(free_async, free_sync)
-        # All threads are taken: go on for the sake of async tasks, but not until memory is full of sync ones.
-        return min(free_async, 1 + len(self._sync_waiting)) if len(self._sync_waiting) < self._pool.size else 0
+        waiting = sum(len(lane.waiting) for lane in self._lanes)
+        return free_places(self._expected, self._on_loop) + self._pace.ahead() - waiting
 
     # ---- what runs
 
@@ -123,138 +98,178 @@ class Executor:
 
     def begin(self, runs: Iterable[Run]) -> None:
         """Start what is held, in order, as places become free."""
+        most = self._settings.max_payload
         for run in runs:
             task, delivery = run.task, run.delivery
-            if task is None:
-                error = StreamqError(f"no task is registered under the name {delivery.message.task!r}")
-                self._settle(run, Unroutable(encode_error(error, with_traceback=False)))
+            if task is None or delivery.version > VERSION:
+                self._settle(run, _unroutable(delivery))
+            elif len(delivery.message.args) > most:
+                error = PayloadTooLarge(
+                    f"the arguments have {len(delivery.message.args)} bytes, over max_payload {most}"
+                )
+                self._settle(run, failed(task, delivery, error))
+            elif delivery.deaths or task.options.pool:
+                self._lane_of(task, delivery.deaths).waiting.append(run)
             elif task.is_async:
-                self._async_waiting.append(run)
+                self._on_loop.waiting.append(run)
             else:
-                self._sync_waiting.append(run)
+                self._in_threads.waiting.append(run)
         self._start()
 
     def _start(self) -> None:
         if self._draining:
             return
-        while self._async_waiting and self._async_running < self._concurrency:
-            run = self._async_waiting.popleft()
-            if run.lost:
-                self._holdings.drop(run)
-                continue
-            self._async_running += 1
-            # A context of its own: this may be called from within another task's.
-            run.handle = self._loop.create_task(self._run_async(run), context=self._blank.copy())
-        while self._sync_waiting and self._sync_running < self._pool.size:
-            run = self._sync_waiting.popleft()
-            if run.lost:
-                self._holdings.drop(run)
-                continue
-            self._sync_running += 1
-            self._pool.submit(run, self._run_sync)
+        for lane in self._lanes:
+            waiting = lane.waiting
+            while waiting and lane.running < lane.size:
+                run = waiting.popleft()
+                if run.lost:
+                    self._holdings.drop(run)
+                    continue
+                lane.running += 1
+                lane.start(run)
+
+    def _start_on_loop(self, run: Run) -> None:
+        # A context of its own: this may be called from within another task's.
+        run.handle = self._loop.create_task(self._run_on_loop(run), context=self._blank.copy())
+
+    def _start_in_thread(self, run: Run) -> None:
+        self._threads.submit(run, self._run_in_thread)
+
+    def _start_in_process(self, run: Run) -> None:
+        run.handle = self._loop.create_task(self._run_in_process(run), context=self._blank.copy())
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         self._pace.ended += 1
-        run.ended = True
-        self._settle(run, outcome)
-        if self._async_waiting or self._sync_waiting:
+        if run in self._overdue:
+            self._overdue.discard(run)  # it has its outcome: it took too long
+        else:
+            run.ended = True
+            self._settle(run, outcome)
+        if self._on_loop.waiting or self._in_threads.waiting or self._in_processes.waiting:
             self._start()
         self._holdings.nudge()
 
-    async def _run_async(self, run: Run) -> None:
+    async def _run_on_loop(self, run: Run) -> None:
         task, delivery = run.task, run.delivery
-        assert task is not None  # noqa: S101 - accept() saw to it
-        running.set((delivery, self._state))
+        assert task is not None  # noqa: S101 - begin() saw to it
+        running.set((delivery, self._state, run))
         outcome: Outcome
         try:
             if run.handle is None:
                 raise asyncio.CancelledError  # noqa: TRY301 - cut short before its first step
             args, kwargs = task.call_codec.decode(delivery.message.args)
             if task.options.bind:
-                args = (context_of(delivery, self._state), *args)
-            if task.options.timeout is None:
-                value = await task.function(*args, **kwargs)
+                args = (context_of(delivery, self._state, run), *args)
+            if task.is_limited:
+                value = await self._within(run, task.function(*args, **kwargs))
             else:
-                value = await self._within(task.options.timeout, task.function(*args, **kwargs))
-            outcome = self._succeeded(value)
+                value = await task.function(*args, **kwargs)
+            outcome = succeeded(task, delivery, value, self._settings.max_result)
         except asyncio.CancelledError as error:
             # Cancelled from within is a failure; by us, at the end of the grace time or of the lease, it is none.
-            outcome = Abandoned() if run.handle is None else self._failed(run, error)
+            outcome = Abandoned() if run.handle is None else failed(task, delivery, error)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a task must not end the worker
-            outcome = self._failed(run, error)
-        self._async_running -= 1
+            outcome = failed(task, delivery, error)
+        self._on_loop.running -= 1
         self._ended(run, outcome)
 
-    async def _within(self, seconds: float, coroutine: Any) -> Any:
+    async def _within(self, run: Run, coroutine: Any) -> Any:
+        assert run.task is not None  # noqa: S101 - begin() saw to it
+        seconds = run.task.options.timeout
+        self._set_timers(run, interrupt=None)
         try:
             async with asyncio.timeout(seconds) as limit:
                 return await coroutine
         except TimeoutError as error:
-            if limit.expired():
-                raise _timed_out(seconds) from error
+            if seconds is not None and limit.expired():
+                raise timed_out(seconds) from error
             raise
+        finally:
+            self._clear_timers(run)
 
-    def _run_sync(self, run: Run) -> Outcome:
+    async def _run_in_process(self, run: Run) -> None:
+        try:
+            outcome = await self._processes.run(run) if run.handle is not None else Abandoned()
+        except asyncio.CancelledError:
+            outcome = Abandoned()
+        self._in_processes.running -= 1
+        self._ended(run, outcome)
+
+    def _run_in_thread(self, run: Run) -> Outcome:
         """Run a sync task; called in a thread."""
         task, delivery = run.task, run.delivery
-        assert task is not None  # noqa: S101 - accept() saw to it
-        running.set((delivery, self._state))
-        timeout = task.options.timeout
+        assert task is not None  # noqa: S101 - begin() saw to it
+        running.set((delivery, self._state, run))
         try:
             args, kwargs = task.call_codec.decode(delivery.message.args)
             if task.options.bind:
-                args = (context_of(delivery, self._state), *args)
-            if timeout is None:
-                return self._succeeded(task.function(*args, **kwargs))
-            return self._succeeded(self._call_within(run, timeout, lambda: task.function(*args, **kwargs)))
+                args = (context_of(delivery, self._state, run), *args)
+            if task.is_limited:
+                value = self._call_within(run, lambda: task.function(*args, **kwargs))
+            else:
+                value = task.function(*args, **kwargs)
+            return succeeded(task, delivery, value, self._settings.max_result)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a task must not end the worker
-            return self._failed(run, error)
+            return failed(task, delivery, error)
 
-    def _call_within(self, run: Run, seconds: float, call: Callable[[], Any]) -> Any:
-        self._pool.limit(run)
+    def _call_within(self, run: Run, call: Callable[[], Any]) -> Any:
+        assert run.task is not None  # noqa: S101 - begin() saw to it
+        options = run.task.options
+        self._threads.limit(run)
         try:
             try:
-                self._loop.call_soon_threadsafe(self._set_timer, run, seconds)
+                self._loop.call_soon_threadsafe(self._set_timers, run, self._threads.interrupt)
                 return call()
             finally:
-                self._pool.unlimit(run)
+                self._threads.unlimit(run)
         except TaskTimeout as error:
-            raise _timed_out(seconds) from error
-
-    def _set_timer(self, run: Run, seconds: float) -> None:
-        if not run.ended:
-            self._timers[run] = self._loop.call_later(seconds, self._pool.interrupt, run)
+            raise timed_out(options.timeout or options.hard_timeout or 0) from error
 
     def _thread_ended(self, run: Run, outcome: object) -> None:
-        self._sync_running -= 1
-        if (timer := self._timers.pop(run, None)) is not None:
-            timer.cancel()
+        self._in_threads.running -= 1
+        self._clear_timers(run)
         if isinstance(outcome, TaskTimeout):
-            outcome = self._failed(run, outcome)
+            assert run.task is not None  # noqa: S101 - begin() saw to it
+            outcome = failed(run.task, run.delivery, outcome)
         self._ended(run, outcome)  # type: ignore[arg-type]
 
-    def _succeeded(self, value: Any) -> Succeeded:
-        result = encode_result(value)
-        if len(result) > self._max_result:
-            raise ResultTooLarge(
-                f"the result has {len(result)} bytes, over the limit of {self._max_result} (max_result)"
-            )
-        return Succeeded(result)
+    # ---- time limits
 
-    def _failed(self, run: Run, error: BaseException) -> Failed:
-        _leave_users_frames(error)
+    def _set_timers(self, run: Run, interrupt: Callable[[Run], None] | None) -> None:
+        assert run.task is not None  # noqa: S101 - begin() saw to it
+        options = run.task.options
+        if run.ended:
+            return
+        run.deadline = self._loop.time() + (options.timeout or options.hard_timeout or 0)
+        timers = self._timers[run] = []
+        if interrupt is not None and options.timeout is not None:
+            timers.append(self._loop.call_later(options.timeout, interrupt, run))
+        if options.hard_timeout is not None:
+            timers.append(self._loop.call_later(options.hard_timeout, self._overrun, run))
+
+    def _clear_timers(self, run: Run) -> None:
+        for timer in self._timers.pop(run, ()):
+            timer.cancel()
+
+    def _overrun(self, run: Run) -> None:
+        """Fail a run that goes on, though its hard limit is over. It keeps its place until it has really ended."""
         task = run.task
-        expected = task is not None and isinstance(error, task.options.raises)
-        name, level = run.delivery.message.task, logging.INFO if expected else logging.ERROR
-        _log.log(
-            level,
-            "%s failed: %s: %s",
-            name,
-            type(error).__name__,
-            error,
-            exc_info=None if expected else error,
-        )
-        return Failed(encode_error(error))
+        assert task is not None  # noqa: S101 - begin() saw to it
+        if run.ended:
+            return
+        run.ended = True
+        self._overdue.add(run)
+        self._settle(run, failed(task, run.delivery, timed_out(task.options.hard_timeout or 0, hard=True)))
+        self.cancel(run)
+        self._threads.interrupt(run)
+
+    @property
+    def stuck(self) -> int:
+        """How many runs go on although their time is over."""
+        late = self._loop.time() - _STUCK_SECONDS
+        overdue = sum(run.deadline < late for run in self._overdue)
+        return overdue + sum(0 < run.deadline < late and not run.ended for run in self._holdings.all())
 
     # ---- the end
 
@@ -264,18 +279,23 @@ class Executor:
 
     def take_waiting(self) -> list[Run]:
         """Give out what has not started; it will not be run here."""
-        waiting = [*self._async_waiting, *self._sync_waiting]
-        self._async_waiting.clear()
-        self._sync_waiting.clear()
+        waiting = [run for lane in self._lanes for run in lane.waiting]
+        for lane in self._lanes:
+            lane.waiting.clear()
         return waiting
 
     @property
     def busy(self) -> int:
         """How many tasks are running."""
-        return self._async_running + self._sync_running
+        return sum(lane.running for lane in self._lanes)
+
+    @property
+    def ended(self) -> int:
+        """How many runs have ended in this process."""
+        return self._pace.total
 
     def cancel(self, run: Run) -> None:
-        """Cut an async run short, without an outcome; one in a thread goes on to its end."""
+        """Cut a run short, without an outcome; one in a thread goes on to its end."""
         handle, run.handle = run.handle, None
         # One that has not made its first step would not even come to say that its place is free.
         if handle is not None and inspect.getcoroutinestate(handle.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
@@ -283,20 +303,12 @@ class Executor:
 
     def close(self) -> None:
         """Let the threads end."""
-        self._pool.close()
+        self._threads.close()
 
 
-def _timed_out(seconds: float) -> TaskTimeout:
-    return TaskTimeout(f"ran longer than its timeout of {seconds:g} s")
-
-
-def _leave_users_frames(error: BaseException | None) -> None:
-    """Take our own frames off the top of an error's traceback, and of those of its causes."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        trace = error.__traceback__
-        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
-            trace = trace.tb_next
-        error.__traceback__ = trace
-        error = error.__cause__ or error.__context__
+def _unroutable(delivery: Delivery) -> Unroutable:
+    reason, detail = "unknown task", f"no task is registered under the name {delivery.message.task!r}"
+    if delivery.version > VERSION:
+        reason = "newer message version"
+        detail = f"the message has version {delivery.version}, this worker knows {VERSION}"
+    return Unroutable(encode_error(StreamqError(detail), with_traceback=False), reason)

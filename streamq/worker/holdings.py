@@ -18,9 +18,10 @@ class Run:
         handle: the asyncio task that runs it, if one does.
         ended: it has an outcome, which is on its way.
         lost: the lease has gone to another; the outcome will be refused.
+        deadline: when its time limit is over, by the event loop's clock; 0 without a limit.
     """
 
-    __slots__ = ("delivery", "ended", "handle", "lost", "task")
+    __slots__ = ("deadline", "delivery", "ended", "handle", "lost", "task")
 
     def __init__(self, delivery: Delivery, task: Task[..., Any] | None) -> None:
         self.delivery = delivery
@@ -28,6 +29,7 @@ class Run:
         self.handle: asyncio.Task[None] | None = None
         self.ended = False
         self.lost = False
+        self.deadline = 0.0
 
 
 class Holdings:

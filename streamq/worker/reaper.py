@@ -34,6 +34,7 @@ class Reaper:
         self._lease = lease
         self._outage = outage
         self._lease_ms = round(lease_seconds * 1000)
+        self._died = f"no sign of life for {lease_seconds:g} s"
 
     async def run(self) -> None:
         """Sweep until cancelled."""
@@ -55,9 +56,12 @@ class Reaper:
         while True:
             claimed = await self._fleet.claim(stream, self._lease_ms, cursor, _COUNT)
             mine = [one for one in claimed.deliveries if (one.stream, one.entry) not in self._holdings]
-            given = await self._fleet.give_back((one for one in mine if isinstance(one, Delivery)), died=True)
+            good = (one for one in mine if isinstance(one, Delivery))
+            given, buried = await self._fleet.give_back(good, died=self._died)
             if given:
                 _log.warning("%d tasks of a worker that gave no sign of life are given to others", given)
+            if buried:
+                _log.error("%d tasks under which too many workers have died are dead letters now", buried)
             await bury_malformed(self._fleet, (one for one in mine if isinstance(one, Malformed)))
             if claimed.bodies_lost:
                 _log.error("%d pending entries of %s had been deleted by hand", claimed.bodies_lost, stream)

@@ -187,8 +187,10 @@ class Supervisor:
         from streamq.errors import BrokerError  # noqa: PLC0415
 
         try:
-            given = rescue(self._settings, self._worker.queues, child.consumer)
+            given, buried = rescue(self._settings, self._worker.queues, child.consumer, how)
         except BrokerError as error:
             _log.error("%s died (%s); its lease brings back what it held: %s", child.consumer, how, error)
         else:
             _log.error("%s died (%s); handed back the %d tasks it held", child.consumer, how, given)
+            if buried:
+                _log.error("%d of its tasks had seen too many deaths and are dead letters now", buried)

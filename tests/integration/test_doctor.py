@@ -19,7 +19,7 @@ APP = "tests.apps.basic:app"
 RIGHTS = (
     *("on", ">secret", "~sq:*", "&sq:*", "-@all", "+info", "+ping", "+select", "+client", "+eval", "+evalsha"),
     *("+xreadgroup", "+xautoclaim", "+xgroup", "+xack", "+xadd", "+xclaim", "+xdel", "+xpending", "+xrange", "+sadd"),
-    *("+hdel", "+hexists", "+hget", "+hgetall", "+hincrby", "+hmget", "+hset", "+del", "+exists", "+pexpire"),
+    *("+hdel", "+hexists", "+hget", "+hgetall", "+hmget", "+hset", "+del", "+exists", "+type", "+pexpire"),
     *("+zadd", "+zrangebyscore", "+zrem", "+zscore", "+publish", "+pubsub", "+subscribe", "+time"),
 )
 

@@ -246,7 +246,7 @@ def test_an_unknown_task_waits_for_a_worker_that_knows_it(basic, start_worker, c
     old = start_worker("tests.apps.bare:app")
     result = basic.add.delay(2, 2)
     until(lambda: result.status() is State.DELAYED)
-    old.until_logged("no task is registered as 'tests.apps.basic.add'")
+    old.until_logged("unknown task 'tests.apps.basic.add'")
     old.terminate()
     start_worker(APP)
     assert result.get(timeout=10) == 4

@@ -12,7 +12,7 @@ from streamq._redis.connections import SyncConnection
 from streamq._redis.keys import GROUP, Keys
 from streamq._redis.scripts import Call
 from streamq.broker import calls
-from streamq.lifecycle import State
+from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 from tests.workers import until
 
@@ -78,11 +78,17 @@ class Bench:
         call = calls.bury(self.queue, what, "why", ERROR, done=self.keys.done, worker="w-1", ttl_ms=60_000)
         return self.run(call)
 
-    def give_back(self, *deliveries: Delivery, owner: str = "w-1", died: bool = False) -> int:
-        return self.run(calls.give_back(self.queue, deliveries[0].stream, owner, deliveries, died=died))
+    def give_back(self, *deliveries: Delivery, owner: str = "w-1", died: str = "", max_deaths: int = 3) -> Any:
+        by = calls.Owner(owner, died, max_deaths, ERROR)
+        call = calls.give_back(self.queue, deliveries[0].stream, by, deliveries, done=self.keys.done, ttl_ms=60_000)
+        return self.run(call)
 
-    def park(self, delivery: Delivery, wait_ms: int = 60_000) -> bool:
-        return self.run(calls.park(self.queue, delivery, wait_ms, "why"))
+    def park(
+        self, *deliveries: Delivery, seconds: float = 60.0, attempt: int | None = None, error: bytes = b""
+    ) -> list[int]:
+        """Put deliveries back: for the next attempt if there is an error, else for the same."""
+        parked = [(one, Park(seconds, "why", attempt or one.attempt + (error != b""), error)) for one in deliveries]
+        return self.run(calls.park(self.queue, deliveries[0].stream, parked, worker="w-1"))
 
     # ---- what is there
 

@@ -9,6 +9,7 @@ from streamq.errors import BrokerError, BrokerReset
 from streamq.message import Delivery, Malformed, Message
 
 HOUR_MS = 3_600_000
+ERROR = b'{"type":"ValueError","message":"no tea","args":[],"traceback":""}'
 
 
 def age(q, delivery, ms=HOUR_MS):
@@ -27,7 +28,7 @@ def idle_ms(q, delivery):
 def test_what_is_given_back_can_be_read_at_once_by_another(q):
     """It moves to the stream of returned messages, under a raised fence, and still knows when it was enqueued."""
     (old,) = q.deliver("1")
-    assert q.give_back(old) == 1
+    assert q.give_back(old) == (1, 0)
     assert q.entries(q.ready) == []
     assert q.pending(q.ready) == {}
     (new,) = q.fetch("w-2")
@@ -55,7 +56,7 @@ def test_each_return_raises_the_fence(q):
     (delivery,) = q.deliver("1")
     first = delivery
     for fence in (1, 2, 3):
-        assert q.give_back(delivery) == 1
+        assert q.give_back(delivery) == (1, 0)
         (delivery,) = q.fetch()
         assert (delivery.fence, delivery.deliveries) == (fence, fence + 1)
         assert delivery.enqueued_ms == first.enqueued_ms
@@ -70,12 +71,12 @@ def test_only_the_owner_can_give_back(q):
     (delivery,) = q.deliver("1")
     q.fetch()
     before = q.everything()
-    assert q.give_back(delivery, owner="w-2") == 0
+    assert q.give_back(delivery, owner="w-2") == (0, 0)
     assert q.everything() == before
-    assert q.give_back(delivery) == 1
+    assert q.give_back(delivery) == (1, 0)
     before = q.everything()
-    assert q.give_back(delivery) == 0
-    assert q.give_back(delivery._replace(entry=b"1-1")) == 0
+    assert q.give_back(delivery) == (0, 0)
+    assert q.give_back(delivery._replace(entry=b"1-1")) == (0, 0)
     assert q.everything() == before
 
 
@@ -83,18 +84,18 @@ def test_many_are_given_back_at_once(q):
     """Those that are still held; the number says how many."""
     deliveries = q.deliver("1", "2", "3")
     q.finish(deliveries[1])
-    assert q.give_back(*deliveries) == 2
+    assert q.give_back(*deliveries) == (2, 0)
     assert [entry["id"] for entry in q.entries(q.returned)] == ["1", "3"]
 
 
 def test_only_a_death_is_counted_as_one(q):
     """What had not started when its worker stopped did no harm."""
     (delivery,) = q.deliver("1")
-    q.give_back(delivery, died=False)
+    q.give_back(delivery, died="")
     assert "deaths" not in q.record()
     for deaths in ("1", "2"):
         (delivery,) = q.fetch()
-        q.give_back(delivery, died=True)
+        q.give_back(delivery, died="signal SIGKILL")
         assert q.record()["deaths"] == deaths
 
 
@@ -116,7 +117,7 @@ def test_without_its_record_a_message_is_given_back_all_the_same(q):
     """It was deleted by hand, but the message is there and has to run."""
     (delivery,) = q.deliver("1")
     q.redis("DEL", q.queue.record("1"))
-    assert q.give_back(delivery) == 1
+    assert q.give_back(delivery) == (1, 0)
     (again,) = q.fetch()
     assert again.fence == 1
     assert q.finish(again) == []
@@ -127,21 +128,80 @@ def test_a_body_that_was_deleted_is_not_given_back(q):
     """There is nothing to run; it is pending no longer."""
     (delivery,) = q.deliver("1")
     q.redis("XDEL", q.ready, delivery.entry)
-    assert q.give_back(delivery) == 0
+    assert q.give_back(delivery) == (0, 0)
     assert q.pending(q.ready) == {}
     assert q.entries(q.returned) == []
 
 
-@pytest.mark.parametrize("wrong", ["returned", "record"])
-def test_giving_back_to_a_key_of_another_type_loses_nothing(q, wrong):
+def test_giving_back_to_a_key_of_another_type_loses_nothing(q):
     """The entry stays pending, so that it is tried again."""
     (delivery,) = q.deliver("1")
-    key = q.returned if wrong == "returned" else q.queue.record("1")
-    q.redis("DEL", key)
-    q.redis("SET", key, "by hand", "PX", 60_000)
+    q.redis("DEL", q.returned)
+    q.redis("SET", q.returned, "by hand", "PX", 60_000)
     with pytest.raises(BrokerReset):
         q.give_back(delivery)
     assert q.pending(q.ready) == {delivery.entry.decode(): "w-1"}
+
+
+def test_a_record_of_another_type_does_not_stand_in_the_way(q):
+    """Its message is kept among the dead letters, and what comes behind it is given back."""
+    strange, behind = q.deliver("1", "2")
+    q.redis("SET", q.queue.record("1"), "by hand", "PX", 60_000)
+    assert q.give_back(strange, behind) == (1, 1)
+    assert [(letter["id"], letter["reason"]) for letter in q.entries(q.queue.dead)] == [
+        ("1", "the record of its task is a string")
+    ]
+    assert q.pending(q.ready) == {}
+    assert [one.message.id for one in q.fetch()] == ["2"]
+
+
+# ---- deaths
+
+
+def die(q, times: int, max_deaths: int = 3):
+    """Have a worker die under a task, again and again."""
+    q.enqueue("1")
+    for _ in range(times):
+        (delivery,) = q.fetch()
+        given = q.give_back(delivery, died="signal SIGSEGV", max_deaths=max_deaths)
+    return given
+
+
+def test_deaths_travel_with_the_message(q):
+    """Who fetches it next knows how dangerous it is."""
+    assert die(q, 2) == (1, 0)
+    (delivery,) = q.fetch()
+    assert (delivery.deaths, delivery.attempt, delivery.fence) == (2, 1, 2)
+    q.give_back(delivery)
+    (delivery,) = q.fetch()
+    assert (delivery.deaths, delivery.fence) == (2, 3), "a return is no death, and takes none back"
+
+
+def test_after_too_many_deaths_a_message_is_a_dead_letter(q):
+    """With its body, how its worker died and which that was; its task ends with the error."""
+    assert die(q, 3) == (0, 1)
+    (letter,) = q.entries(q.queue.dead)
+    assert letter["reason"] == "its worker died 3 times: signal SIGSEGV"
+    assert (letter["worker"], letter["args"], letter["deaths"]) == ("w-1", '["1"]', "3")
+    record = q.record()
+    assert (record["state"], record["error"], record["deaths"]) == ("dead", ERROR.decode(), "3")
+    assert 50_000 < q.ttl_ms() <= 60_000
+    assert q.fetch() == []
+
+
+def test_those_who_wait_for_a_task_that_kills_are_woken(q):
+    q.enqueue("1")
+    q.run(calls.watch(q.queue, "1", "c-1"))
+    with q.listening("sq:done:c-1") as next_message:
+        die(q, 1, max_deaths=1)
+        assert next_message() == ("sq:done:c-1", b"1")
+
+
+def test_who_lost_a_message_to_the_dead_letters_is_refused(q):
+    (delivery,) = q.deliver("1")
+    q.give_back(delivery, died="signal SIGKILL", max_deaths=1)
+    q.finish(delivery)
+    assert q.record()["state"] == "dead"
 
 
 def test_a_message_with_very_many_fields_is_none(q):
@@ -161,7 +221,7 @@ def test_what_is_parked_waits_outside_the_stream(q):
     """Until its time has come it is nobody's; then it comes under a raised fence."""
     (old,) = q.deliver("1")
     before = q.now()
-    assert q.park(old, 60_000)
+    assert q.park(old) == []
     assert before <= q.delayed()["1"] - 60_000 <= q.now()
     assert q.entries(q.ready) == []
     assert q.pending(q.ready) == {}
@@ -180,7 +240,7 @@ def test_what_was_returned_can_be_parked_and_promoted(q):
     """It comes to the stream that it was first enqueued to, and its record says so."""
     q.give_back(*q.deliver("1"))
     (delivery,) = q.fetch()
-    assert q.park(delivery)
+    assert q.park(delivery) == []
     q.make_due("1")
     q.run(calls.promote(q.queue, ["1"]))
     (again,) = q.fetch("w-2")
@@ -194,11 +254,11 @@ def test_what_is_anothers_is_not_parked(q):
     q.give_back(old)
     (new,) = q.fetch("w-2")
     before = q.everything()
-    assert not q.park(old)
+    assert q.park(old) == [0]
     assert q.everything() == before
     q.finish(new)
     before = q.record()
-    assert not q.park(new)
+    assert q.park(new) == [0]
     assert q.record() == before
     assert q.delayed() == {}
 
@@ -219,6 +279,79 @@ def test_parking_where_it_cannot_be_loses_nothing(q):
     with pytest.raises(BrokerReset):
         q.park(delivery)
     assert q.pending(q.ready) == {delivery.entry.decode(): "w-1"}
+
+
+def test_a_retry_waits_for_the_next_attempt(q):
+    """The error of the last one is in the record, and the counts travel with the message."""
+    (delivery,) = q.deliver("1")
+    assert q.park(delivery, error=ERROR) == []
+    record = q.record()
+    assert (record["state"], record["attempt"], record["failure"]) == ("delayed", "2", ERROR.decode())
+    assert q.ttl_ms() == -1
+    q.make_due("1")
+    q.run(calls.promote(q.queue, ["1"]))
+    (second,) = q.fetch()
+    assert (second.attempt, second.deaths, second.since_ms) == (2, 0, delivery.since_ms)
+    assert second.message == delivery.message
+    assert q.park(second, error=ERROR) == []
+    q.make_due("1")
+    q.run(calls.promote(q.queue, ["1"]))
+    (third,) = q.fetch()
+    assert (third.attempt, third.since_ms, third.enqueued_ms) == (3, delivery.since_ms, delivery.enqueued_ms)
+    assert q.finish(third) == []
+
+
+def test_deaths_and_attempts_do_not_mix(q):
+    (delivery,) = q.deliver("1")
+    q.give_back(delivery, died="signal SIGKILL")
+    (delivery,) = q.fetch()
+    q.park(delivery, error=ERROR)
+    q.make_due("1")
+    q.run(calls.promote(q.queue, ["1"]))
+    (delivery,) = q.fetch()
+    assert (delivery.attempt, delivery.deaths) == (2, 1)
+
+
+def test_many_are_parked_at_once(q):
+    """Those that are another's by now are told by their positions."""
+    first, lost, last = q.deliver("1", "2", "3")
+    q.give_back(lost)
+    assert q.park(first, lost, last, error=ERROR) == [1]
+    assert sorted(q.delayed()) == ["1", "3"]
+    assert [one.message.id for one in q.fetch()] == ["2"]
+
+
+def test_parking_again_changes_nothing(q):
+    """The reply was lost, and it is sent again."""
+    (delivery,) = q.deliver("1")
+    q.park(delivery, error=ERROR)
+    before = q.record(), q.delayed()
+    assert q.park(delivery, error=ERROR) == [0]
+    assert (q.record(), q.delayed()) == before
+
+
+def test_a_retry_without_a_record_goes_on(q):
+    """It was deleted by hand while the task ran."""
+    (delivery,) = q.deliver("1")
+    q.redis("DEL", q.queue.record("1"))
+    q.park(delivery, error=ERROR)
+    q.make_due("1")
+    q.run(calls.promote(q.queue, ["1"]))
+    (again,) = q.fetch()
+    assert (again.attempt, again.fence, again.message.args) == (2, 1, delivery.message.args)
+
+
+def test_a_message_of_a_newer_version_is_kept_as_it_is(q):
+    """Only its id has to be known to put it back."""
+    q.enqueue()
+    q.add("id", "1", "v", "2", "call", "shop.buy(1)")
+    (delivery,) = q.fetch()
+    q.park(delivery)
+    q.make_due("1")
+    assert q.run(calls.promote(q.queue, ["1"])) == 1
+    (entry,) = q.entries(q.ready)
+    assert (entry["id"], entry["v"], entry["call"]) == ("1", "2", "shop.buy(1)")
+    assert not {"task", "args"} & entry.keys()
 
 
 # ---- leases
@@ -268,7 +401,7 @@ def test_what_shows_no_sign_of_life_for_a_lease_is_claimed(q):
     assert claimed == calls.Claimed(b"0-0", [abandoned], 0)
     assert q.pending(q.ready) == {abandoned.entry.decode(): "w-2", alive.entry.decode(): "w-1"}
     assert q.run(calls.renew(q.ready, "w-1", [abandoned.entry])) == [abandoned.entry]
-    assert q.give_back(*claimed.deliveries, owner="w-2", died=True) == 1
+    assert q.give_back(*claimed.deliveries, owner="w-2", died="signal SIGKILL") == (1, 0)
     assert q.finish(abandoned) == [0]
 
 

@@ -33,7 +33,7 @@ def test_a_task_is_followed_through_its_life(q):
     assert look(q) == Record(State.QUEUED, "shop.buy")
     (delivery,) = q.fetch("w-1")
     assert look(q) == Record(State.RUNNING, "shop.buy", worker="w-1")
-    q.give_back(delivery, died=True)
+    q.give_back(delivery, died="signal SIGKILL")
     assert look(q) == Record(State.QUEUED, "shop.buy", deaths=1)
     (delivery,) = q.fetch("w-2")
     assert look(q) == Record(State.RUNNING, "shop.buy", deaths=1, worker="w-2")
@@ -119,7 +119,7 @@ def test_a_task_that_has_not_ended_runs_before_it_is_forgotten(q, delay_ms):
     q.make_due("1")
     q.run(calls.promote(q.queue, ["1"]))
     (delivery,) = q.fetch()
-    q.give_back(delivery, died=True)
+    q.give_back(delivery, died="signal SIGKILL")
     q.finish(*q.fetch())
     assert look(q) == UNKNOWN
     assert q.record() == {}

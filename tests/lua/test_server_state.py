@@ -44,8 +44,8 @@ def test_on_a_full_server_work_goes_on(q, fill):
     assert q.run(calls.watch(q.queue, "done", "c-1")).state is State.QUEUED
     assert q.finish(done) == []
     assert q.finish(failed, state=State.FAILED, body=b"{}") == []
-    assert q.give_back(back, died=True) == 1
-    assert q.park(parked)
+    assert q.give_back(back, died="signal SIGKILL") == (1, 0)
+    assert q.park(parked) == []
     assert q.bury(buried)
     assert q.run(calls.promote(q.queue, ["delayed"])) == 1
     states = {one: q.record(one)["state"] for one in ("done", "failed", "back", "parked", "buried", "delayed")}

@@ -92,10 +92,26 @@ def test_a_reclaim_is_heard_of_and_a_return_is_not(q, next_event):
     """Only a death is news."""
     (delivery,) = q.deliver("1")
     assert next_event()["event"] == "task.queued"
-    q.give_back(delivery, died=False)
+    q.give_back(delivery, died="")
     (delivery,) = q.fetch("w-2")
-    q.give_back(delivery, owner="w-2", died=True)
+    q.give_back(delivery, owner="w-2", died="signal SIGKILL")
     assert next_event() == {"event": "task.reclaimed", "id": "1", "worker": "w-2", "deaths": 1}
+
+
+def test_a_retry_is_heard_of_with_the_kind_of_its_error(q, next_event):
+    """And not with its text, which may hold what is nobody else's business."""
+    (delivery,) = q.deliver("1")
+    next_event()
+    q.park(delivery, error=b'{"type":"ValueError","message":"secret"}')
+    due = q.delayed()["1"]
+    assert next_event() == {
+        "event": "task.retried",
+        "id": "1",
+        "due": due,
+        "attempt": 2,
+        "error": "ValueError",
+        "worker": "w-1",
+    }
 
 
 def test_what_is_parked_or_buried_is_heard_of_with_the_reason(q, next_event):

@@ -17,7 +17,7 @@ from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq.broker import calls, diagnosis, reads
-from streamq.lifecycle import State
+from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 
 KEYS = Keys("sq")
@@ -46,9 +46,15 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         ),
     ],
     "give_back": [
-        calls.give_back(QUEUE, stream, "w", DELIVERIES, died=died) for stream in QUEUE.streams for died in (False, True)
+        calls.give_back(QUEUE, stream, calls.Owner("w", died, 3, b"{}"), DELIVERIES, done=KEYS.done, ttl_ms=1000)
+        for stream in QUEUE.streams
+        for died in ("", "signal SIGKILL")
     ],
-    "park": [calls.park(QUEUE, delivery, 1000, "why") for delivery in DELIVERIES],
+    "park": [
+        calls.park(QUEUE, stream, [(one, Park(1.5, "why", 2, error)) for one in DELIVERIES], worker="w")
+        for stream in QUEUE.streams
+        for error in (b"", b"{}")
+    ],
     "renew": [calls.renew(stream, "w", [b"1-1", b"1-2"]) for stream in QUEUE.streams],
     "retire": [calls.retire(stream, "w") for stream in QUEUE.streams],
     "watch": [calls.watch(QUEUE, task_id, "client") for task_id in IDS],
@@ -172,7 +178,7 @@ _KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
 _KEY_SECOND = {"XGROUP"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
-    "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "PEXPIRE", "XACK", "XADD", "XCLAIM",
+    "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
     "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 
@@ -235,7 +241,7 @@ def test_a_script_uses_the_keys_it_was_given(name):
 def test_a_shared_function_is_given_a_key_of_the_script(name):
     """What the shared functions call ``record`` is what their callers have from KEYS."""
     text = code(name)
-    for words in re.findall(r"^(?!.*function).*\bsettle\((.*)\)", text, re.MULTILINE):
+    for words in re.findall(r"^(?!.*function).*\b(?:settle|write_dead)\((.*)\)", text, re.MULTILINE):
         assert split(words)[0] in keys_in(text)
 
 

@@ -8,14 +8,18 @@ import json
 import logging
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
 from streamq import Context, StreamQ, current
+from streamq.config import WorkerSettings
 from streamq.lifecycle import Abandoned, Failed, Succeeded, Unroutable
 from streamq.message import Delivery, Message
-from streamq.worker.executor import Executor, Pace
+from streamq.worker.executor import Executor
 from streamq.worker.holdings import Holdings, Run
+from streamq.worker.lanes import Pace
+from streamq.worker.processes import PoolSettings, ProcessPool
 
 # The exception of a time limit, raised in a thread at any bytecode, may strike in the tracer of the coverage, whose
 # lock then stays taken for ever.
@@ -35,9 +39,9 @@ class Bench:
             "state",
             self.holdings,
             self._settle,
-            concurrency=concurrency,
-            threads=threads,
-            max_result=max_result,
+            processes=ProcessPool(PoolSettings({})),
+            settings=replace(app.settings, max_result=max_result),
+            worker=WorkerSettings(concurrency=concurrency, threads=threads),
         )
         self._count = 0
 

@@ -10,9 +10,12 @@ from streamq.lifecycle import (
     Abandoned,
     Bury,
     Complete,
+    Died,
     Failed,
+    FailedForNow,
     Outcome,
     Park,
+    Rejected,
     Release,
     State,
     Succeeded,
@@ -23,6 +26,7 @@ from streamq.message import Delivery, Message
 
 NOW = 1_700_000_000_000
 HOUR = 3600 * 1000
+DAY = 24 * HOUR
 
 
 def delivery(*, fence: int = 0, age_ms: int = 0) -> Delivery:
@@ -34,31 +38,37 @@ def delivery(*, fence: int = 0, age_ms: int = 0) -> Delivery:
     [
         (Succeeded(b"1"), Complete(State.SUCCEEDED, b"1")),
         (Failed(b"{}"), Complete(State.FAILED, b"{}")),
-        (Unroutable(b"{}"), Park(1.0)),
+        (FailedForNow(b"{}", 2.5), Park(2.5, "retry", 2, b"{}")),
+        (Rejected(b"{}", "no tea"), Bury(b"{}", "no tea")),
+        (Unroutable(b"{}", "unknown task"), Park(1.0, "unknown task", 1)),
         (Abandoned(), Release()),
+        (Died("signal SIGKILL"), Release("signal SIGKILL")),
     ],
 )
 def test_each_outcome_leads_to_one_step(outcome, step):
-    assert decide(outcome, delivery(), NOW) == step
+    assert decide(outcome, delivery(), NOW, DAY) == step
 
 
 def test_every_outcome_is_decided():
     """A new kind of outcome cannot be forgotten."""
     for kind in get_args(Outcome):
         outcome = kind(*[b"{}"] * len(kind.__dataclass_fields__))
-        assert decide(outcome, delivery(), NOW) is not None
+        assert decide(outcome, delivery(), NOW, DAY) is not None
 
 
 def test_an_unknown_task_waits_ever_longer():
     """A worker that knows it may be on its way; the pauses double up to a minute."""
-    pauses = [decide(Unroutable(b"{}"), delivery(fence=fence), NOW).seconds for fence in (0, 1, 2, 5, 6, 7, 10_000)]
+    pauses = [
+        decide(Unroutable(b"{}", "why"), delivery(fence=fence), NOW, DAY).seconds
+        for fence in (0, 1, 2, 5, 6, 7, 10_000)
+    ]
     assert pauses == [1, 2, 4, 32, 60, 60, 60]
 
 
 def test_a_task_that_stays_unknown_is_buried_after_a_day():
     """However often it was handed over in that day."""
-    assert isinstance(decide(Unroutable(b"{}"), delivery(fence=2000, age_ms=23 * HOUR), NOW), Park)
-    assert decide(Unroutable(b"{}"), delivery(age_ms=25 * HOUR), NOW) == Bury(b"{}")
+    assert isinstance(decide(Unroutable(b"{}", "why"), delivery(fence=2000, age_ms=23 * HOUR), NOW, DAY), Park)
+    assert decide(Unroutable(b"{}", "why"), delivery(age_ms=25 * HOUR), NOW, DAY) == Bury(b"{}", "why")
 
 
 def test_states_that_are_the_end():

@@ -15,8 +15,7 @@ from uuid import RFC_4122, UUID
 import pytest
 
 import streamq
-from streamq import Context, NoCurrentTask, StreamQ, Task, current
-from streamq import app as app_module
+from streamq import Context, NoCurrentTask, StreamQ, Task, current, decorator
 from streamq import tasks as tasks_module
 from streamq.errors import ConfigError, EncodeError, PayloadTooLarge, TaskNameClash
 from streamq.tasks import AsyncTask, SyncTask, default_name, new_task_id
@@ -34,11 +33,11 @@ async def aadd(x: int, y: int = 0) -> int:
 @pytest.fixture
 def shared(monkeypatch):
     """Begin without a current app, and leave no shared tasks."""
-    before = dict(app_module._shared)
+    before = dict(decorator.shared_tasks)
     monkeypatch.setattr(tasks_module, "_current", [])
-    yield app_module._shared
-    app_module._shared.clear()
-    app_module._shared.update(before)
+    yield decorator.shared_tasks
+    decorator.shared_tasks.clear()
+    decorator.shared_tasks.update(before)
 
 
 @pytest.fixture
@@ -141,9 +140,9 @@ def test_the_same_function_can_be_registered_again(write_module):
     """A module that is imported twice, or reloaded, takes its own place."""
     write_module("shop_again", "from streamq import task\n@task\ndef buy(): ...\n")
     first = importlib.import_module("shop_again")
-    assert importlib.reload(first).buy is app_module._shared["shop_again.buy"]
+    assert importlib.reload(first).buy is decorator.shared_tasks["shop_again.buy"]
     del sys.modules["shop_again"]
-    assert importlib.import_module("shop_again").buy is app_module._shared.pop("shop_again.buy")
+    assert importlib.import_module("shop_again").buy is decorator.shared_tasks.pop("shop_again.buy")
 
 
 def wrapped(function):

@@ -6,6 +6,7 @@
 -- Returns 1 if it was moved, 0 if it was gone or belongs to another.
 --@include events
 --@include settle
+--@include dead
 local stream, dead, record = KEYS[1], KEYS[2], KEYS[3]
 local group, channels, queue, done, worker, ttl, entry, reason, failure, fence, id, task = unpack(ARGV)
 local was, is_its_entry, waiters, forget
@@ -19,9 +20,8 @@ end
 if #redis.call('XPENDING', stream, group, entry, entry, 1) == 0 then return 0 end
 local found = redis.call('XRANGE', stream, entry, entry)[1]
 local fields = found and found[2] or {}
-if #fields > 1000 then fields = { 'fields', cjson.encode(fields) } end -- unpack has its limits
 -- What can fail comes first: a script that fails is not rolled back.
-redis.call('XADD', dead, '*', 'reason', reason, 'worker', worker, 'entry', entry, 'error', failure, unpack(fields))
+write_dead(dead, reason, worker, entry, failure, fields)
 if was == 'queued' and is_its_entry then
   settle(record, 'dead', failure, waiters, forget, done, id, ttl)
 end

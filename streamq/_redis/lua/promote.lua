@@ -14,16 +14,19 @@ for i = 3, #KEYS do
   local record, id = KEYS[i], ARGV[i + 1]
   local due = redis.call('ZSCORE', delayed, id)
   if due and tonumber(due) <= now then
-    local task, args, fence, at, more =
-      unpack(redis.call('HMGET', record, 'task', 'args', 'fence', 'at', 'more'))
-    if task and args then
+    local state, task, args, fence, at, more =
+      unpack(redis.call('HMGET', record, 'state', 'task', 'args', 'fence', 'at', 'more'))
+    if state == 'delayed' then
+      local fields = more and cjson.decode(more) or {}
+      for name, value in pairs({ args = args, task = task }) do
+        if value then fields[#fields + 1], fields[#fields + 2] = name, value end
+      end
       -- What can fail comes first: a script that fails is not rolled back.
-      local entry = redis.call('XADD', stream, '*', 'id', id, 'task', task, 'args', args,
-        'fence', fence or '0', 'at', at or now, unpack(more and cjson.decode(more) or {}))
+      local entry = redis.call('XADD', stream, '*', 'id', id, 'fence', fence or '0', 'at', at or now, unpack(fields))
       redis.call('HSET', record, 'state', 'queued', 'entry', entry)
       redis.call('HDEL', record, 'args', 'at', 'more', 'stream')
       moved = moved + 1
-      if listening then tell(channels, queue, task, id, 'queued') end
+      if listening then tell(channels, queue, task or '', id, 'queued') end
     end
     redis.call('ZREM', delayed, id)
   end

@@ -1,0 +1,203 @@
+"""The ``task`` decorator, and the tasks that it has made."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine
+from types import CellType
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
+
+from streamq.broker.producer import Broker
+from streamq.config import DEFAULT_QUEUE
+from streamq.context import Context
+from streamq.errors import ConfigError, TaskNameClash
+from streamq.retry import Retry, make_policy
+from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions, default_name
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Options(TypedDict, total=False):
+    """What ``@task(...)`` takes; `TaskMaker.__call__` explains it."""
+
+    name: str | None
+    queue: str
+    timeout: float | None
+    hard_timeout: float | None
+    pool: Literal["process"] | None
+    retry: Retry | int | None
+    retry_on: tuple[type[BaseException], ...] | None
+    discard_on: tuple[type[BaseException], ...]
+    raises: tuple[type[BaseException], ...]
+
+
+class _Decorator(Protocol):
+    """Makes a task of an async or a plain function."""
+
+    @overload  # an async function is a function too: the first that fits is meant
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+
+
+class _BindingDecorator(Protocol):
+    """Makes a task of a function whose first parameter is the context."""
+
+    @overload  # see above
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> SyncTask[P, R]: ...
+
+
+class Registry(dict[str, Task[..., Any]]):
+    """Tasks by name."""
+
+    def add(self, task: Task[..., Any]) -> None:
+        """Take a task in; the same function again, from a module that was imported twice, takes its own place.
+
+        Raises:
+            TaskNameClash: another function has the name.
+        """
+        known = self.get(task.name)
+        if known is not None and _origin(known.function) != _origin(task.function):
+            where = "{}:{}".format(*_origin(known.function)[:2])
+            raise TaskNameClash(f"the task name {task.name!r} is taken by the function at {where}")
+        self[task.name] = task
+
+
+def _origin(function: Callable[..., Any], seen: frozenset[int] = frozenset()) -> tuple[Any, ...]:
+    """Say where a function stands, and where those stand that it wraps: a decorator makes many with one code."""
+    code = inspect.unwrap(function).__code__
+    seen |= {id(function)}
+    held: list[Any] = []
+    for value in (cell.cell_contents for cell in function.__closure__ or () if _is_filled(cell)):
+        if inspect.isfunction(value):
+            held += [] if id(value) in seen else [_origin(value, seen)]
+        elif isinstance(value, (str, int, float)):
+            held.append(value)
+    return code.co_filename, code.co_firstlineno, next(code.co_positions(), None), *held
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - an empty one raises
+    except ValueError:
+        return False
+    return True
+
+
+class TaskMaker:
+    """The ``task`` decorator, which an app and library code share."""
+
+    def __init__(self, registry: Registry, broker: Broker | None) -> None:
+        self._registry = registry
+        self._broker = broker
+
+    @overload  # an async function is a function too: the first that fits is meant
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Coroutine[Any, Any, R]], /
+    ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
+    @overload
+    def __call__(
+        self,
+        /,
+        *,
+        bind: Literal[True],
+        **options: Unpack[_Options],
+    ) -> _BindingDecorator: ...
+    @overload
+    def __call__(
+        self,
+        /,
+        *,
+        bind: Literal[False] = ...,
+        **options: Unpack[_Options],
+    ) -> _Decorator: ...
+    def __call__(
+        self,
+        function: Callable[..., Any] | None = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str = DEFAULT_QUEUE,
+        timeout: float | None = None,
+        hard_timeout: float | None = None,
+        pool: Literal["process"] | None = None,
+        retry: Retry | int | None = None,
+        retry_on: tuple[type[BaseException], ...] | None = None,
+        discard_on: tuple[type[BaseException], ...] = (),
+        raises: tuple[type[BaseException], ...] = (),
+        bind: bool = False,
+    ) -> Any:
+        """Make a task of a function; with or without options.
+
+        Args:
+            function: an ``async def``, which will run on the worker's event loop, or a ``def``, in a thread.
+            name: the registered name; ``module.function`` if not given.
+            queue: where calls are enqueued.
+            timeout: seconds a run may take; past them `TaskTimeout` is raised in it, which it may handle.
+            hard_timeout: seconds after which a run has failed with `TaskTimeout`, whatever it does. A process of the
+                pool is killed; what runs on the event loop or in a thread is left to itself, and its worker process is
+                replaced if it goes on for long.
+            pool: ``"process"``: run it in a process of its own, which can be killed without harm to other tasks.
+            retry: a policy, or at most how many attempts there are; without it a failure is the end.
+            retry_on: only these exception types call for another attempt.
+            discard_on: these exception types do not.
+            raises: exception types that come back to the caller as themselves, and are logged without traceback.
+            bind: pass the context first.
+
+        Raises:
+            TaskNameClash: another function has the name.
+            ConfigError: an option cannot be used.
+        """
+
+        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+            if not inspect.isfunction(function):
+                raise ConfigError(f"@task needs a function, not {function!r}")
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
+            options = TaskOptions(
+                name=name or default_name(function),
+                queue=queue,
+                timeout=timeout,
+                hard_timeout=hard_timeout,
+                pool=pool,
+                retry=make_policy(retry, retry_on, discard_on),
+                raises=tuple(raises),
+                bind=bind,
+            )
+            _check(options)
+            kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
+            task: Task[..., Any] = kind(function, options, self._broker)
+            self._registry.add(task)
+            return task
+
+        return decorate if function is None else decorate(function)
+
+
+def _check(options: TaskOptions) -> None:
+    if not options.name.isprintable() or any(character in ": *?[]{}" for character in options.name):
+        raise ConfigError(f"task name {options.name!r} cannot be used: no spaces, ':', '*', '?', brackets or braces")
+    for name in ("timeout", "hard_timeout"):
+        value = getattr(options, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"task {options.name}: {name} must be more than 0 seconds, not {value!r}")
+    if options.timeout is not None and options.hard_timeout is not None and options.timeout >= options.hard_timeout:
+        raise ConfigError(f"task {options.name}: hard_timeout must be more than timeout")
+    if options.pool not in (None, "process"):
+        raise ConfigError(f"task {options.name}: pool must be 'process' or None, not {options.pool!r}")
+    if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in options.raises):
+        raise ConfigError(f"task {options.name}: raises must be exception classes, not {options.raises!r}")
+
+
+shared_tasks = Registry()
+
+task = TaskMaker(shared_tasks, None)
+"""As ``@app.task``, for library code that has no app at hand: calls go through the app that was made last."""

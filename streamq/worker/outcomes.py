@@ -1,0 +1,84 @@
+"""Makes an outcome of what a task returned or raised; in the worker's own process and in those of its pool."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from typing import Any
+
+from streamq.codec import encode_error, encode_result
+from streamq.errors import ResultTooLarge, RetryRequested, TaskRejected, TaskTimeout
+from streamq.lifecycle import FailedForNow, Outcome, Rejected, Succeeded
+from streamq.message import Delivery
+from streamq.retry import after_error, after_result
+from streamq.tasks import Task
+
+_log = logging.getLogger("streamq.task")
+_PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - as frames have it
+
+
+def succeeded(task: Task[..., Any], delivery: Delivery, value: Any, max_result: int) -> Outcome:
+    """Make the outcome of a run that returned `value`.
+
+    Raises:
+        ResultEncodeError: it is no JSON.
+        ResultTooLarge: it has more than `max_result` bytes.
+    """
+    policy = task.options.retry
+    if policy is not None and policy.looks_at_results:
+        outcome = after_result(policy, value, encode_error, delivery, _now_ms())
+        if outcome is not None:
+            _tell(delivery, None, outcome)
+            return outcome
+    result = encode_result(value)
+    if len(result) > max_result:
+        raise ResultTooLarge(f"the result has {len(result)} bytes, over the limit of {max_result} (max_result)")
+    return Succeeded(result)
+
+
+def failed(task: Task[..., Any], delivery: Delivery, error: BaseException) -> Outcome:
+    """Make the outcome of a run that raised `error`, and log it."""
+    _leave_users_frames(error)
+    outcome = after_error(task.options.retry, error, encode_error, delivery, _now_ms())
+    expected = isinstance(error, (*task.options.raises, RetryRequested, TaskRejected))
+    if task.options.retry is not None:
+        expected = expected or isinstance(error, task.options.retry.discard_on)
+    _tell(delivery, error, outcome, expected=expected)
+    return outcome
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+def _tell(delivery: Delivery, error: BaseException | None, outcome: Outcome, *, expected: bool = True) -> None:
+    """Log what follows from a failure; with the traceback if nobody has expected it."""
+    what = f"{type(error).__name__}: {error}" if error else "its result asks for another attempt"
+    match outcome:
+        case FailedForNow(_, seconds):
+            level, end = logging.WARNING, f"; attempt {delivery.attempt + 1} in {seconds:.3g} s"
+        case Rejected(_, reason):
+            level, end = logging.ERROR, f"; to the dead letters: {reason}"
+        case _:
+            level, end = logging.INFO if expected else logging.ERROR, ""
+    _log.log(
+        level, "%s failed: %s%s", delivery.message.task, what, end, exc_info=None if expected or not error else error
+    )
+
+
+def timed_out(seconds: float, *, hard: bool = False) -> TaskTimeout:
+    """Make the error of a run that took longer than `seconds`."""
+    return TaskTimeout(f"ran longer than its {'hard_timeout' if hard else 'timeout'} of {seconds:g} s")
+
+
+def _leave_users_frames(error: BaseException | None) -> None:
+    """Take our own frames off the top of an error's traceback, and of those of its causes."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        trace = error.__traceback__
+        while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+            trace = trace.tb_next
+        error.__traceback__ = trace
+        error = error.__cause__ or error.__context__
