@@ -10,6 +10,7 @@ import inspect
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -96,6 +97,22 @@ def _strays(connection: SyncConnection) -> list[str]:
             continue
         found.append(name)
     return found
+
+
+@pytest.fixture
+def private_server(tmp_path: Path) -> Iterator[Callable[..., servers.PrivateServer]]:
+    """Start servers with options of the test's choice; they are killed at the end."""
+    started: list[servers.PrivateServer] = []
+
+    def make(*options: str) -> servers.PrivateServer:
+        folder = tmp_path / f"server-{len(started)}"
+        folder.mkdir()
+        started.append(servers.PrivateServer(folder, *options))
+        return started[-1]
+
+    yield make
+    for server in started:
+        server.stop()
 
 
 @pytest.fixture

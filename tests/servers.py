@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import socket
+import subprocess
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -99,3 +102,46 @@ class Servers:
     def stop(self) -> None:
         """Stop all servers that were started."""
         self._stack.close()
+
+
+class PrivateServer:
+    """A server of the test's own, that it can stop and start again."""
+
+    def __init__(self, folder, *options):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder, self.options = folder, options
+        self.start()
+
+    def start(self):
+        options = [
+            "--port",
+            str(self.port),
+            "--dir",
+            str(self.folder),
+            "--appendonly",
+            "yes",
+            "--save",
+            "",
+            *self.options,
+        ]
+        self.process = subprocess.Popen([server_binary(), *options], stdout=subprocess.DEVNULL)
+        until(self._answers)
+
+    def _answers(self):
+        with redis.Redis(port=self.port) as client:
+            try:
+                return client.ping()
+            except redis.AuthenticationError:
+                return True
+            except redis.RedisError:
+                return False
+
+    def kill(self):
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self):
+        if self.process.poll() is None:
+            self.kill()

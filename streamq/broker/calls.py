@@ -285,11 +285,12 @@ def queue_names(keys: Keys) -> Call[list[str]]:
     return Call(("SMEMBERS", keys.queues), lambda reply: sorted(name.decode() for name in reply))
 
 
+def read_info(reply: bytes) -> dict[str, str]:
+    """Read what INFO says."""
+    pairs = (line.partition(":") for line in reply.decode().splitlines())
+    return {name: value for name, colon, value in pairs if colon}
+
+
 def server_info() -> Call[dict[str, str]]:
     """What kind of server this is."""
-
-    def read(reply: bytes) -> dict[str, str]:
-        pairs = (line.partition(":") for line in reply.decode().splitlines())
-        return {name: value for name, colon, value in pairs if colon}
-
-    return Call(("INFO", "server"), read)
+    return Call(("INFO", "server"), read_info)

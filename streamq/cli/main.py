@@ -13,6 +13,7 @@ from streamq.errors import StreamqError
 _COMMANDS = {
     "call": "Enqueue a task by its name.",
     "demo": "Watch real work survive the kill of a worker.",
+    "doctor": "Tell whether a server is fit for streamq.",
     "events": "Print what happens, live.",
     "queues": "Show the queues and what waits in them.",
     "result": "Show the state and the result of a task.",

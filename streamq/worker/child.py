@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from streamq import doctor
 from streamq.broker.fleet import Fleet, Renewals
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError, BrokerUnavailable
@@ -77,13 +78,13 @@ async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
     """Serve until asked to stop; `ready` is called with the server's version when work begins.
 
     Raises:
-        BrokerRefused: the server wants another password, or is none.
+        BrokerRefused: the server wants another password, is none, or is not fit to keep tasks.
     """
     outage = Outage()
     async with AsyncExitStack() as stack:
         fleet = Fleet(job.settings, job.worker.queues, job.consumer, _BLOCK_SECONDS)
         stack.push_async_callback(fleet.close)
-        server = await _reach(fleet, outage, stop)
+        server = await _reach(job, fleet, outage, stop)
         if server is None:
             return
         state = await stack.enter_async_context(job.lifespan) if job.lifespan else None
@@ -94,12 +95,13 @@ async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
         await child.end(stop)
 
 
-async def _reach(fleet: Fleet, outage: Outage, stop: Stop) -> str | None:
-    """Wait for the server, and make the streams; None if asked to stop meanwhile."""
+async def _reach(job: Job, fleet: Fleet, outage: Outage, stop: Stop) -> str | None:
+    """Wait for the server, see that it is fit, and make the streams; None if asked to stop meanwhile."""
     backoff = Backoff()
     while not stop.asked.is_set():
         try:
             server = await fleet.server()
+            findings = await doctor.admit(job.settings, job.worker.queues)
             await fleet.prepare()
         except BrokerUnavailable as error:
             outage.noticed(error)
@@ -108,6 +110,9 @@ async def _reach(fleet: Fleet, outage: Outage, stop: Stop) -> str | None:
                     await stop.asked.wait()
         else:
             outage.over()
+            for finding in findings:
+                level = logging.WARNING if finding.level is doctor.Level.WARNING else logging.DEBUG
+                _log.log(level, "the server: %s", finding)
             return server
     return None
 

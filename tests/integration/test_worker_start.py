@@ -12,66 +12,9 @@ import pytest
 import redis
 
 from streamq import BrokerUnavailable
-from tests.servers import server_binary
 from tests.workers import ROOT, Worker, until
 
 APP = "tests.apps.basic:app"
-
-
-class PrivateServer:
-    """A server of the test's own, that it can stop and start again."""
-
-    def __init__(self, folder, *options):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.folder, self.options = folder, options
-        self.start()
-
-    def start(self):
-        options = [
-            "--port",
-            str(self.port),
-            "--dir",
-            str(self.folder),
-            "--appendonly",
-            "yes",
-            "--save",
-            "",
-            *self.options,
-        ]
-        self.process = subprocess.Popen([server_binary(), *options], stdout=subprocess.DEVNULL)
-        until(self._answers)
-
-    def _answers(self):
-        with redis.Redis(port=self.port) as client:
-            try:
-                return client.ping()
-            except redis.AuthenticationError:
-                return True
-            except redis.RedisError:
-                return False
-
-    def kill(self):
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.kill()
-
-
-@pytest.fixture
-def private_server(tmp_path):
-    servers = []
-
-    def make(*options):
-        servers.append(PrivateServer(tmp_path, *options))
-        return servers[-1]
-
-    yield make
-    for server in servers:
-        server.stop()
 
 
 def run_worker(app, url, *options, cwd=ROOT):

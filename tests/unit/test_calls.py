@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import re
 from collections.abc import Callable, Sequence
 from itertools import zip_longest
@@ -15,7 +16,7 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import calls, reads
+from streamq.broker import calls, diagnosis, reads
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 
@@ -59,6 +60,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "watch": [calls.watch(QUEUE, task_id, "client") for task_id in IDS],
     "look": [calls.look(QUEUE, task_id) for task_id in IDS],
     "forget": [calls.forget(QUEUE, task_id) for task_id in IDS],
+    "forbidden": [diagnosis.forbidden(KEYS, ["orders", "mail"]), diagnosis.forbidden(KEYS, [])],
     "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
 }
 # The keys of a plain command are where the command has them.
@@ -81,6 +83,8 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "pending": (reads.pending(QUEUE.ready), lambda words: words[2:3]),
     "delayed": (reads.delayed(QUEUE), lambda words: words[1:2]),
     "now": (reads.now(), lambda _: ()),
+    "info": (diagnosis.info(), lambda _: ()),
+    "config": (diagnosis.config(), lambda _: ()),
 }
 
 
@@ -98,7 +102,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (calls, reads)
+        for module in (calls, diagnosis, reads)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -137,6 +141,15 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
     every = [call for some in SCRIPT_CALLS.values() for call in some] + [call for call, _ in PLAIN_CALLS.values()]
     never = {"NOACK", "FORCE", "MAXLEN", "MINID", "XTRIM", "KEYS", "SCAN"}
     assert not [call for call in every if never & set(map(str, call.words))]
+
+
+def test_the_doctor_asks_for_every_command():
+    """All that scripts, workers and producers run, but not what only those run who look at queues."""
+    [asked, _] = SCRIPT_CALLS["forbidden"]
+    in_scripts = {split(words)[0].strip("'") for name in WHOLE for words in _CALL.findall(code(name))}
+    sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name)}
+    needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
+    assert {json.loads(words)[0] for words in asked.words[3:]} == needed
 
 
 def test_queues_with_similar_names_share_nothing():
