@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from streamq.broker import reads
-from streamq.broker.records import Record
 from streamq.codec import decode_plain
 from streamq.config import Settings
 from streamq.lifecycle import State
@@ -59,22 +58,26 @@ class TaskInfo:
         state: where it is in its life; `State.UNKNOWN`: there is no record of this id.
         queue: where it was enqueued.
         task: its registered name.
+        attempt: which attempt runs, is next, or was the last.
         deaths: how many workers died under it.
         worker: who runs it, while it runs.
         ended: when it ended, by the clock of Redis.
         result: what it returned, when it has succeeded.
         error: why it has failed or is dead.
+        failure: why its last attempt before this one failed; None if this is the first.
     """
 
     id: str
     state: State
     queue: str | None = None
     task: str = ""
+    attempt: int = 1
     deaths: int = 0
     worker: str | None = None
     ended: datetime | None = None
     result: Any = None
     error: TaskError | None = None
+    failure: TaskError | None = None
 
 
 def queues(settings: Settings) -> list[QueueInfo]:
@@ -118,14 +121,16 @@ def task(settings: Settings, task_id: str) -> TaskInfo:
         state=record.state,
         queue=queue,
         task=record.task,
+        attempt=record.attempt,
         deaths=record.deaths,
         worker=record.worker,
         ended=None if record.ended_ms is None else datetime.fromtimestamp(record.ended_ms / 1000, UTC),
         result=decode_plain(record.body) if record.state is State.SUCCEEDED else None,
-        error=_error(record) if record.state in {State.FAILED, State.DEAD} else None,
+        error=_error(record.body) if record.state in {State.FAILED, State.DEAD} else None,
+        failure=_error(record.failure) if record.failure else None,
     )
 
 
-def _error(record: Record) -> TaskError:
-    stored: dict[str, Any] = decode_plain(record.body)
+def _error(body: bytes) -> TaskError:
+    stored: dict[str, Any] = decode_plain(body)
     return TaskError(stored["type"], stored["message"], stored["traceback"])

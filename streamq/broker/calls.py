@@ -6,6 +6,7 @@ The order of keys and arguments is that of the header of the script of the same 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
@@ -257,7 +258,7 @@ def look(queue: QueueKeys, task_id: str) -> Call[Record]:
     def read(reply: list[Any]) -> Record:
         record = read_record(reply[0])
         if len(reply) > 1 and record.state is State.QUEUED:
-            return Record(State.RUNNING, record.task, deaths=record.deaths, worker=reply[1][1].decode())
+            return replace(record, state=State.RUNNING, worker=reply[1][1].decode())
         return record
 
     keys = [queue.record(task_id), queue.ready, queue.returned]

@@ -19,6 +19,8 @@ class Record:
         ended_ms: Redis time of its end, ms.
         deaths: how many workers died under it.
         worker: who has it, while it runs.
+        attempt: which attempt runs, is next, or was the last.
+        failure: the stored error of the last attempt that failed and was to be tried again; empty: none was.
     """
 
     state: State
@@ -27,6 +29,8 @@ class Record:
     ended_ms: int | None = None
     deaths: int = 0
     worker: str | None = None
+    attempt: int = 1
+    failure: bytes = b""
 
 
 UNKNOWN = Record(State.UNKNOWN)
@@ -44,4 +48,6 @@ def read_record(fields: Sequence[bytes]) -> Record:
         body=known.get(b"result") or known.get(b"error") or b"",
         ended_ms=int(ended) if ended else None,
         deaths=int(known.get(b"deaths", 0)),
+        attempt=int(known.get(b"attempt", 1)),
+        failure=known.get(b"failure", b""),
     )

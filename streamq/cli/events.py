@@ -32,6 +32,7 @@ _COLOURS: Mapping[str, Mapping[str, Any]] = {
     "task.failed": {"fg": "red"},
     "task.dead": {"fg": "red", "bold": True},
     "task.reclaimed": {"fg": "yellow"},
+    "task.retried": {"fg": "yellow"},
     "worker.online": {"fg": "magenta"},
     "worker.offline": {"fg": "magenta"},
     "worker.heartbeat": {"dim": True},
@@ -63,8 +64,8 @@ def command(
 ) -> None:
     """Print what happens to tasks and workers, as it happens, until Ctrl-C.
 
-    Tasks are queued or delayed, started, succeeded, failed, reclaimed (from a worker that died) or dead (moved to the
-    dead letters); workers are online, send a heartbeat, are offline. TYPE and NAME may hold * and ?.
+    Tasks are queued or delayed, started, retried (an attempt failed, and there will be another), succeeded, failed,
+    reclaimed (from a worker that died) or dead (moved to the dead letters); workers are online, send a heartbeat, are offline. TYPE and NAME may hold * and ?.
 
     Events of all databases of the server are printed: Pub/Sub knows no database numbers.
     """

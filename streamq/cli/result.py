@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -87,16 +88,15 @@ def _as_dict(info: TaskInfo) -> dict[str, Any]:
         "state": info.state.value,
         "task": info.task,
         "queue": info.queue,
+        "attempt": info.attempt,
         "deaths": info.deaths,
         "worker": info.worker,
         "ended": info.ended and info.ended.isoformat(timespec="milliseconds"),
     }
+    if info.failure:
+        shown["failure"] = asdict(info.failure)
     if info.error:
-        shown["error"] = {
-            "type": info.error.type,
-            "message": info.error.message,
-            "traceback": info.error.traceback,
-        }
+        shown["error"] = asdict(info.error)
     elif info.state.ended:
         shown["result"] = info.result
     return shown
@@ -108,6 +108,8 @@ def _text(info: TaskInfo) -> str:
         "task": info.task or "(its message could not be read)",
         "queue": info.queue,
         "worker": info.worker,
+        "attempt": f"{info.attempt}" if info.attempt > 1 else None,
+        "failure": info.failure and not info.error and f"{info.failure.type}: {info.failure.message}",
         "deaths": info.deaths and f"{info.deaths} (workers that died under it)",
         "ended": info.ended and info.ended.astimezone().isoformat(" ", timespec="milliseconds"),
     }

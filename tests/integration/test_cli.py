@@ -155,6 +155,7 @@ def test_a_call_and_its_result(streamq, start_worker):
         "state": "succeeded",
         "task": f"{TASK}add",
         "queue": "default",
+        "attempt": 1,
         "deaths": 0,
         "worker": None,
         "result": 5,
