@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
@@ -53,6 +54,9 @@ class Fleet:
         queues: names of the queues to serve, in order.
         consumer: the name under which entries are pending.
         block: seconds that a read waits for a message.
+
+    Attributes:
+        ahead_ms: by how much the server's clock is ahead of this host's, ms; known after `server`.
     """
 
     def __init__(self, settings: Settings, queues: Sequence[str], consumer: str, block: float) -> None:
@@ -60,6 +64,7 @@ class Fleet:
         self.consumer = consumer
         self.queues = [self.keys.queue(name) for name in queues]
         self.ttl_ms = round(settings.result_ttl * 1000)
+        self.ahead_ms = 0
         self._settings = settings
         self._block_ms = round(block * 1000)
         self._streams = {stream: queue.name for queue in self.queues for stream in queue.streams}
@@ -74,7 +79,11 @@ class Fleet:
             BrokerUnavailable: it cannot be reached.
             BrokerRefused: it is no Redis, wants another password, or is too old.
         """
+        asked = time.time()
         info = await self._commands.run(calls.server_info())
+        if "server_time_usec" in info:
+            here = (asked + time.time()) / 2
+            self.ahead_ms = round(int(info["server_time_usec"]) / 1000 - here * 1000)
         return name_server(info)
 
     async def prepare(self) -> None:

@@ -65,7 +65,8 @@ def command(
     """Print what happens to tasks and workers, as it happens, until Ctrl-C.
 
     Tasks are queued or delayed, started, retried (an attempt failed, and there will be another), succeeded, failed,
-    reclaimed (from a worker that died) or dead (moved to the dead letters); workers are online, send a heartbeat, are offline. TYPE and NAME may hold * and ?.
+    reclaimed (from a worker that died) or dead (moved to the dead letters). Workers are online, send a heartbeat, are
+    offline. TYPE and NAME may hold * and ?.
 
     Events of all databases of the server are printed: Pub/Sub knows no database numbers.
     """

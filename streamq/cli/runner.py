@@ -10,6 +10,7 @@ from typing import Any
 
 from streamq.cli.loading import load_app, run_on_loop
 from streamq.errors import ConfigError
+from streamq.worker import clock
 from streamq.worker.logs import configure
 from streamq.worker.runner import Line, Runner
 from streamq.worker.wire import pack
@@ -20,6 +21,7 @@ def main() -> int:
     spec: dict[str, Any] = json.loads(sys.argv[1])
     line = Line(spec["line"])
     configure(spec["consumer"], spec["log_level"], spec["log_format"])
+    clock.set_offset(spec["ahead_ms"])
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     try:
         app = load_app(spec["app"])

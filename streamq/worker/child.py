@@ -15,6 +15,7 @@ from streamq.broker.fleet import Fleet, Renewals
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError, BrokerUnavailable
 from streamq.tasks import Task
+from streamq.worker import clock
 from streamq.worker.committer import Committer
 from streamq.worker.executor import Executor
 from streamq.worker.fetcher import Fetcher
@@ -101,6 +102,7 @@ async def _reach(job: Job, fleet: Fleet, outage: Outage, stop: Stop) -> str | No
     while not stop.asked.is_set():
         try:
             server = await fleet.server()
+            clock.set_offset(fleet.ahead_ms)
             findings = await doctor.admit(job.settings, job.worker.queues)
             await fleet.prepare()
         except BrokerUnavailable as error:
@@ -124,6 +126,7 @@ def _pool_settings(job: Job) -> PoolSettings:
         "consumer": f"{job.consumer}-pool",
         "log_level": worker.log_level,
         "log_format": worker.log_format,
+        "ahead_ms": clock.offset_ms(),
     }
     return PoolSettings(spec, worker.max_tasks_per_child, worker.max_memory_per_child)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
@@ -13,6 +12,7 @@ from streamq.broker.fleet import Fleet
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset, BrokerUnavailable
 from streamq.lifecycle import Bury, Complete, Outcome, Park, Release, Unroutable, decide
 from streamq.message import Delivery
+from streamq.worker.clock import now_ms
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.outage import Backoff, Outage
 from streamq.worker.promoter import Promoter
@@ -74,9 +74,9 @@ class Committer:
     async def _commit(self, batch: list[tuple[Run, Outcome]]) -> None:
         ended: list[tuple[Run, Complete]] = []
         parked: list[tuple[Run, Park]] = []
-        size, now_ms = 0, time.time_ns() // 1_000_000
+        size, now = 0, now_ms()
         for run, outcome in batch:
-            match decide(outcome, run.delivery, now_ms, self._unknown_ttl_ms):
+            match decide(outcome, run.delivery, now, self._unknown_ttl_ms):
                 case Complete() as step:
                     ended.append((run, step))
                     size += len(step.body)

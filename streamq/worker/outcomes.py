@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from typing import Any
 
 from streamq.codec import encode_error, encode_result
@@ -13,6 +12,7 @@ from streamq.lifecycle import FailedForNow, Outcome, Rejected, Succeeded
 from streamq.message import Delivery
 from streamq.retry import after_error, after_result
 from streamq.tasks import Task
+from streamq.worker.clock import now_ms
 
 _log = logging.getLogger("streamq.task")
 _PACKAGE = os.path.dirname(os.path.dirname(__file__)) + os.sep  # noqa: PTH120 - as frames have it
@@ -27,7 +27,7 @@ def succeeded(task: Task[..., Any], delivery: Delivery, value: Any, max_result: 
     """
     policy = task.options.retry
     if policy is not None and policy.looks_at_results:
-        outcome = after_result(policy, value, encode_error, delivery, _now_ms())
+        outcome = after_result(policy, value, encode_error, delivery, now_ms())
         if outcome is not None:
             _tell(delivery, None, outcome)
             return outcome
@@ -40,16 +40,12 @@ def succeeded(task: Task[..., Any], delivery: Delivery, value: Any, max_result: 
 def failed(task: Task[..., Any], delivery: Delivery, error: BaseException) -> Outcome:
     """Make the outcome of a run that raised `error`, and log it."""
     _leave_users_frames(error)
-    outcome = after_error(task.options.retry, error, encode_error, delivery, _now_ms())
+    outcome = after_error(task.options.retry, error, encode_error, delivery, now_ms())
     expected = isinstance(error, (*task.options.raises, RetryRequested, TaskRejected))
     if task.options.retry is not None:
         expected = expected or isinstance(error, task.options.retry.discard_on)
     _tell(delivery, error, outcome, expected=expected)
     return outcome
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def _tell(delivery: Delivery, error: BaseException | None, outcome: Outcome, *, expected: bool = True) -> None:
