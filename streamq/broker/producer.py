@@ -11,10 +11,11 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
 from operator import attrgetter
 
-from streamq._redis.connections import AsyncConnection, SyncConnection, check_url
+from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
+from streamq._redis.urls import check_url
 from streamq.broker import calls
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
