@@ -10,7 +10,7 @@ from types import CellType, TracebackType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeVar, overload
 
 from streamq.broker.producer import Broker
-from streamq.config import DEFAULT_QUEUE, Settings
+from streamq.config import DEFAULT_QUEUE, Durability, Settings
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
 from streamq.results import AsyncResult
@@ -175,7 +175,8 @@ class StreamQ:
     """A set of tasks and the Redis they travel through.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded://DIR``; by default ``$STREAMQ_URL``, else
+        url: ``redis://``, ``rediss://``, ``unix://``, ``embedded://DIR``, or
+            ``redis+sentinel://HOST:26379,HOST:26379/SERVICE``; by default ``$STREAMQ_URL``, else
             ``redis://localhost:6379/0``.
         namespace: first part of every key, so that apps can share a server.
         include: modules that hold tasks; a worker imports them.
@@ -184,6 +185,8 @@ class StreamQ:
         result_ttl: seconds for which the record of an ended task is kept.
         max_payload: bytes that the encoded arguments of one call may have.
         max_result: bytes that an encoded result may have.
+        durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas to have
+            the message, ``fsync`` for its disk to have it. Where Redis cannot confirm that, the enqueue is an error.
 
     Raises:
         ConfigError: one of them cannot be used. Nothing is connected until the first call is enqueued.
@@ -199,6 +202,7 @@ class StreamQ:
         result_ttl: float = Settings.result_ttl,
         max_payload: int = Settings.max_payload,
         max_result: int = Settings.max_result,
+        durability: Durability = Settings.durability,
     ) -> None:
         given: dict[str, Any] = {} if url is None else {"url": url}
         self.settings = Settings(
@@ -207,6 +211,7 @@ class StreamQ:
             result_ttl=result_ttl,
             max_payload=max_payload,
             max_result=max_result,
+            durability=durability,
         )
         self.broker = Broker(self.settings)
         self.include = (include,) if isinstance(include, str) else tuple(include)
@@ -243,23 +248,32 @@ class StreamQ:
         """
         return AsyncResult(task_id, queue, self.broker)
 
-    def enqueue_many(self, signatures: Iterable[Signature[R]]) -> list[AsyncResult[R]]:
+    def enqueue_many(
+        self, signatures: Iterable[Signature[R]], *, durability: Durability | None = None
+    ) -> list[AsyncResult[R]]:
         """Enqueue many calls, some hundred to a round trip.
+
+        Args:
+            signatures: the calls.
+            durability: what to wait for, in place of what the app says.
 
         Returns:
             Their results, in the order given.
 
         Raises:
-            BrokerError: some may have been enqueued; sending signatures with ids of their own again is safe.
+            BrokerError: some may have been enqueued; sending signatures with ids of their own again is safe. Also
+                `NotDurable`: those that were sent last have not been confirmed, and the rest was not sent.
         """
         batch = [(signature, signature.to_message()) for signature in signatures]
-        self.broker.enqueue_many(message for _, message in batch)
+        self.broker.enqueue_many((message for _, message in batch), durability)
         return [signature.to_result(message, self.broker) for signature, message in batch]
 
-    async def aenqueue_many(self, signatures: Iterable[Signature[R]]) -> list[AsyncResult[R]]:
+    async def aenqueue_many(
+        self, signatures: Iterable[Signature[R]], *, durability: Durability | None = None
+    ) -> list[AsyncResult[R]]:
         """Enqueue many calls, as `enqueue_many` does."""
         batch = [(signature, signature.to_message()) for signature in signatures]
-        await self.broker.aenqueue_many(message for _, message in batch)
+        await self.broker.aenqueue_many((message for _, message in batch), durability)
         return [signature.to_result(message, self.broker) for signature, message in batch]
 
     def close(self) -> None:

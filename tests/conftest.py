@@ -16,6 +16,7 @@ import pytest
 
 from streamq._redis.connections import SyncConnection
 from tests import servers
+from tests.nodes import Node
 from tests.workers import Worker, until
 
 _PERMANENT = (":queues", ":stream:5", ":stream:returned", ":dead", ":delayed")
@@ -111,6 +112,21 @@ def start_worker(server_url: str) -> Iterator[Callable[..., Worker]]:
     yield start
     for worker in started:
         worker.stop()
+
+
+@pytest.fixture
+def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Node]]:
+    """Start servers that a test may freeze and kill; they are gone at its end."""
+    started: list[Node] = []
+
+    def start(*options: str | int, sentinel: bool = False) -> Node:
+        folder = tmp_path_factory.mktemp("node") / "data"
+        started.append(Node(folder, *options, sentinel=sentinel))
+        return started[-1]
+
+    yield start
+    for node in started:
+        node.close()
 
 
 @pytest.fixture

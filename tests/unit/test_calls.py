@@ -15,7 +15,7 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import calls, reads
+from streamq.broker import calls, durability, reads
 from streamq.lifecycle import State
 from streamq.message import Delivery, Malformed, Message
 
@@ -75,6 +75,9 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "pending": (reads.pending(QUEUE.ready), lambda words: words[2:3]),
     "delayed": (reads.delayed(QUEUE), lambda words: words[1:2]),
     "now": (reads.now(), lambda _: ()),
+    "ability": (durability.ability("fsync"), lambda _: ()),
+    "fsync_policy": (durability.fsync_policy(), lambda _: ()),
+    "confirmation": (durability.confirmation("replica"), lambda _: ()),
 }
 
 
@@ -92,7 +95,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (calls, reads)
+        for module in (calls, durability, reads)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
