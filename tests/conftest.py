@@ -119,9 +119,8 @@ def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..
     """Start servers that a test may freeze and kill; they are gone at its end."""
     started: list[Node] = []
 
-    def start(*options: str | int, sentinel: bool = False) -> Node:
-        folder = tmp_path_factory.mktemp("node") / "data"
-        started.append(Node(folder, *options, sentinel=sentinel))
+    def start(*options: str | int, **more: object) -> Node:
+        started.append(Node(tmp_path_factory.mktemp("node") / "data", *options, **more))  # type: ignore[arg-type]
         return started[-1]
 
     yield start

@@ -24,7 +24,7 @@ def free_port() -> int:
 class Node:
     """One process of the embedded server's program, on a port of this machine."""
 
-    def __init__(self, folder: Path, *options: str | int, sentinel: bool = False) -> None:
+    def __init__(self, folder: Path, *options: str | int, sentinel: bool = False, login: str | None = None) -> None:
         self.port = free_port()
         folder.mkdir()
         self.socket = folder / "s"
@@ -40,7 +40,7 @@ class Node:
         mode = ["--sentinel"] if sentinel else []
         with (folder / "log").open("w") as log:
             self.process = subprocess.Popen([server_binary(), config, *mode], stdout=log, stderr=log)
-        self.client = redis.Redis(port=self.port, socket_timeout=5, retry=None, decode_responses=True)
+        self.client = redis.Redis(port=self.port, socket_timeout=5, password=login, decode_responses=True)
         until(self.answers, why=f"the server does not answer: {(folder / 'log').read_text()}")
 
     @property
