@@ -92,7 +92,7 @@ class SyncConnection:
             except NoScriptError:
                 return call.parse(self._send(*call.with_text))
         except _FAILURES as error:
-            raise self._failed(error) from error
+            raise self.failed(error) from error
 
     def run_confirmed(self, calls: Sequence[Call[T]], confirm: Call[str]) -> tuple[list[T], str]:
         """Send `calls` and then `confirm`, which asks about them, over one socket and in one round trip.
@@ -119,7 +119,7 @@ class SyncConnection:
                 texts = (call.with_text for call in calls)
                 return _read_confirmed(calls, confirm, self._pipe((*texts, confirm.words)))
         except _FAILURES as error:
-            raise self._failed(error) from error
+            raise self.failed(error) from error
 
     def _pipe(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         pipeline: Any = self.client.pipeline(transaction=False)
@@ -129,7 +129,8 @@ class SyncConnection:
         replies: list[Any] = pipeline.execute(raise_on_error=False)
         return replies
 
-    def _failed(self, error: Exception) -> BrokerError:
+    def failed(self, error: Exception) -> BrokerError:
+        """Do what the policy says follows `error`, and return what it means."""
         rule = judge(error)
         if rule.then is Then.RESOLVE:
             self.client.connection_pool.disconnect(inuse_connections=False)
@@ -177,7 +178,7 @@ class AsyncConnection:
             except NoScriptError:
                 return call.parse(await self._send(*call.with_text))
         except _FAILURES as error:
-            raise await self._failed(error) from error
+            raise await self.failed(error) from error
 
     async def run_confirmed(self, calls: Sequence[Call[T]], confirm: Call[str]) -> tuple[list[T], str]:
         """Send `calls` and then `confirm`; as `SyncConnection.run_confirmed`."""
@@ -199,17 +200,17 @@ class AsyncConnection:
                 texts = (call.with_text for call in calls)
                 return _read_confirmed(calls, confirm, await self._pipe((*texts, confirm.words)))
         except _FAILURES as error:
-            raise await self._failed(error) from error
+            raise await self.failed(error) from error
 
     async def run_together(self, *calls: Call[Any]) -> list[Any]:
         """Send plain commands in one round trip; the first that failed raises."""
         try:
             replies = await self._pipe(call.words for call in calls)
         except _FAILURES as error:
-            raise await self._failed(error) from error
+            raise await self.failed(error) from error
         for reply in replies:
             if isinstance(reply, Exception):
-                raise await self._failed(reply) from reply
+                raise await self.failed(reply) from reply
         return [call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
 
     async def _pipe(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
@@ -220,7 +221,8 @@ class AsyncConnection:
         replies: list[Any] = await pipeline.execute(raise_on_error=False)
         return replies
 
-    async def _failed(self, error: Exception) -> BrokerError:
+    async def failed(self, error: Exception) -> BrokerError:
+        """Do what the policy says follows `error`, and return what it means."""
         rule = judge(error)
         if rule.then is Then.RESOLVE:
             # The pool's own disconnect() lets another task take a socket that is half closed.

@@ -118,8 +118,3 @@ def judge(error: Exception) -> Rule:
         return text.startswith(f"{sign} ") if isinstance(sign, str) else isinstance(error, sign)
 
     return next(rule for rule in POLICY if fits(rule.sign))
-
-
-def translate(error: Exception) -> BrokerError:
-    """Make the `BrokerError` that says what `error`, raised by redis-py or a socket, means."""
-    return judge(error).error(error)

@@ -10,7 +10,7 @@ from redis.sentinel import MasterNotFoundError
 
 from streamq import StreamQ
 from streamq._redis.connections import AsyncConnection, SyncConnection
-from streamq._redis.failures import POLICY, Then, judge, translate
+from streamq._redis.failures import POLICY, Then, judge
 from streamq._redis.urls import check_url, read_url
 from streamq.config import display_url
 from streamq.errors import (
@@ -61,7 +61,7 @@ from streamq.errors import (
 )
 def test_an_error_has_one_meaning(error, kind):
     """Each becomes one class, which says whether to wait, to give up, or to make the stream again."""
-    found = translate(error)
+    found = judge(error).error(error)
     assert type(found) is kind
     assert str(found)
 
@@ -104,7 +104,8 @@ def test_the_policy_says_one_thing_of_each_error():
 
 
 def test_what_is_no_redis_is_called_so():
-    assert "not a Redis server" in str(translate(redis_errors.InvalidResponse("Protocol Error: b'HTTP'")))
+    error = redis_errors.InvalidResponse("Protocol Error: b'HTTP'")
+    assert "not a Redis server" in str(judge(error).error(error))
 
 
 # ---- URLs
