@@ -26,7 +26,7 @@ from streamq.lifecycle import State
 from streamq.message import Message
 
 _BULK = 250  # messages in one script; more would hold up other clients for over a millisecond
-_CONFIRMED_TOGETHER = 20  # scripts: an fsync can take a second, so that one for each would make a bulk slow
+_CONFIRMED_TOGETHER = 8  # scripts: an fsync can take a second, so that one for each would make a bulk slow
 
 
 class Broker:
@@ -122,7 +122,7 @@ class Broker:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
         """
-        wanted = check_durability(durability or self.settings.durability)
+        wanted = check_durability(self.settings.durability if durability is None else durability)
         if wanted != "async":
             self._enqueue_confirmed(messages, wanted)
             return
@@ -132,7 +132,7 @@ class Broker:
 
     async def aenqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
         """Put messages on their queues, as `enqueue_many` does."""
-        wanted = check_durability(durability or self.settings.durability)
+        wanted = check_durability(self.settings.durability if durability is None else durability)
         if wanted != "async":
             await self._aenqueue_confirmed(messages, wanted)
             return
