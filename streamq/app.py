@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from streamq.broker.producer import Broker
-from streamq.config import Settings
+from streamq.config import Durability, Settings
 from streamq.decorator import Registry, TaskMaker, shared_tasks
 from streamq.results import AsyncResult
 from streamq.tasks import Signature, Task, make_current
@@ -22,7 +22,8 @@ class StreamQ:
     """A set of tasks and the Redis they travel through.
 
     Args:
-        url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded://DIR``; by default ``$STREAMQ_URL``, else
+        url: ``redis://``, ``rediss://``, ``unix://``, ``embedded://DIR``, or
+            ``redis+sentinel://HOST:26379,HOST:26379/SERVICE``; by default ``$STREAMQ_URL``, else
             ``redis://localhost:6379/0``.
         namespace: first part of every key, so that apps can share a server.
         include: modules that hold tasks; a worker imports them.
@@ -34,6 +35,8 @@ class StreamQ:
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters. The last
             time it runs in a process of its own, so that no other task is blamed.
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
+        durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas to have
+            the message, ``fsync`` for its disk to have it. Where Redis cannot confirm that, the enqueue is an error.
 
     Raises:
         ConfigError: one of them cannot be used. Nothing is connected until the first call is enqueued.
@@ -51,6 +54,7 @@ class StreamQ:
         max_result: int = Settings.max_result,
         max_deaths: int = Settings.max_deaths,
         unknown_task_ttl: float = Settings.unknown_task_ttl,
+        durability: Durability = Settings.durability,
     ) -> None:
         given: dict[str, Any] = {} if url is None else {"url": url}
         self.settings = Settings(
@@ -61,6 +65,7 @@ class StreamQ:
             max_result=max_result,
             max_deaths=max_deaths,
             unknown_task_ttl=unknown_task_ttl,
+            durability=durability,
         )
         self.broker = Broker(self.settings)
         self.include = (include,) if isinstance(include, str) else tuple(include)
@@ -97,23 +102,32 @@ class StreamQ:
         """
         return AsyncResult(task_id, queue, self.broker)
 
-    def enqueue_many(self, signatures: Iterable[Signature[R]]) -> list[AsyncResult[R]]:
+    def enqueue_many(
+        self, signatures: Iterable[Signature[R]], *, durability: Durability | None = None
+    ) -> list[AsyncResult[R]]:
         """Enqueue many calls, some hundred to a round trip.
+
+        Args:
+            signatures: the calls.
+            durability: what to wait for, in place of what the app says.
 
         Returns:
             Their results, in the order given.
 
         Raises:
-            BrokerError: some may have been enqueued; sending signatures with ids of their own again is safe.
+            BrokerError: some may have been enqueued; sending signatures with ids of their own again is safe. Also
+                `NotDurable`: those that were sent last have not been confirmed, and the rest was not sent.
         """
         batch = [(signature, signature.to_message()) for signature in signatures]
-        self.broker.enqueue_many(message for _, message in batch)
+        self.broker.enqueue_many((message for _, message in batch), durability)
         return [signature.to_result(message, self.broker) for signature, message in batch]
 
-    async def aenqueue_many(self, signatures: Iterable[Signature[R]]) -> list[AsyncResult[R]]:
+    async def aenqueue_many(
+        self, signatures: Iterable[Signature[R]], *, durability: Durability | None = None
+    ) -> list[AsyncResult[R]]:
         """Enqueue many calls, as `enqueue_many` does."""
         batch = [(signature, signature.to_message()) for signature in signatures]
-        await self.broker.aenqueue_many(message for _, message in batch)
+        await self.broker.aenqueue_many((message for _, message in batch), durability)
         return [signature.to_result(message, self.broker) for signature, message in batch]
 
     def close(self) -> None:

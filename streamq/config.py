@@ -59,6 +59,8 @@ def check_durability(durability: str) -> Durability:
 
 def display_url(url: str) -> str:
     """Return `url` without its password; also one that cannot be parsed, because the password was not escaped."""
+    if re.search(r"[?&]\w*password=[^&]*@", url):  # where the password ends cannot be told
+        return re.sub(r"^(\w[\w+]*://)?.*", r"\1***", url, flags=re.DOTALL)
     shown = re.sub(r"^([^@]*?://)?([^:@/]*):.*@", r"\1\2:***@", url, flags=re.DOTALL)
     return re.sub(r"([?&]\w*password=)[^&]*", r"\1***", shown)
 
@@ -75,7 +77,7 @@ class Settings:
     """What every process of an app has to agree on.
 
     Attributes:
-        url: ``redis://``, ``rediss://``, ``unix://`` or ``embedded://DIR``.
+        url: ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://`` or ``embedded://DIR``.
         namespace: first part of every key and channel.
         result_ttl: seconds for which the record of an ended task is kept.
         max_payload: bytes that the encoded arguments of one call may have.

@@ -17,9 +17,9 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from streamq.broker.producer import Broker
 from streamq.codec import CallCodec, ResultCodec
-from streamq.config import check_name, check_task_id
+from streamq.config import Durability, check_durability, check_name, check_task_id
 from streamq.context import context_of
-from streamq.errors import BrokerUnavailable, ConfigError, PayloadTooLarge
+from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
 from streamq.message import Delivery, Message
 from streamq.results import AsyncResult
 from streamq.retry import Retry
@@ -88,16 +88,22 @@ def _current_broker() -> Broker:
     return _current[0]
 
 
-def _in_doubt(error: BrokerUnavailable, message: Message) -> BrokerUnavailable:
-    error.add_note(f"It is not known whether task {message.id} was enqueued; using(task_id={message.id!r}) is safe.")
+def _in_doubt(error: BrokerError, message: Message) -> BrokerError:
+    known = "is in Redis" if isinstance(error, NotDurable) else "may have been enqueued or not"
+    error.add_note(f"Task {message.id} {known}; sending it again with using(task_id={message.id!r}) is safe.")
     return error
 
 
 class Sender(Generic[P, R]):
-    """Enqueues calls of one task, with one choice of queue, id and delay."""
+    """Enqueues calls of one task, with one choice of queue, id, delay and durability."""
 
     def __init__(
-        self, task: Task[P, R], queue: str, task_id: str | None = None, countdown: float | None = None
+        self,
+        task: Task[P, R],
+        queue: str,
+        task_id: str | None = None,
+        countdown: float | None = None,
+        durability: Durability | None = None,
     ) -> None:
         self.task = task
         self.queue = check_name("queue", queue)
@@ -106,6 +112,7 @@ class Sender(Generic[P, R]):
         if countdown is not None and not (is_number and 0 <= countdown <= _LONGEST_COUNTDOWN):
             raise ConfigError(f"countdown must be 0 or more seconds, and less than a century, not {countdown!r}")
         self.delay_ms = 0 if countdown is None else round(countdown * 1000)
+        self.durability = None if durability is None else check_durability(durability)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -118,13 +125,16 @@ class Sender(Generic[P, R]):
             BrokerUnavailable: Redis did not answer; whether the message is there is not known. A note of the error
                 says the id, with which sending again is safe.
             BrokerOutOfMemory: Redis is full. Nothing was enqueued.
+            BrokerRefused: it cannot give the durability that was asked for. Nothing was enqueued.
+            NotDurable: the message is in Redis, but has not been confirmed within 3 seconds to be as safe as was asked
+                for. A note of the error says the id, with which sending again is safe.
         """
         task = self.task
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            broker.enqueue(message)
-        except BrokerUnavailable as error:
+            broker.enqueue(message, self.durability)
+        except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
         return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
 
@@ -134,8 +144,8 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            await broker.aenqueue(message)
-        except BrokerUnavailable as error:
+            await broker.aenqueue(message, self.durability)
+        except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
         return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
 
@@ -145,7 +155,10 @@ class Sender(Generic[P, R]):
         Raises:
             TypeError: the function does not take these arguments.
             PayloadError: they cannot be encoded, or are too large.
+            ConfigError: a durability was chosen; it belongs to the enqueue: ``enqueue_many(..., durability=...)``.
         """
+        if self.durability is not None:
+            raise ConfigError("a signature has no durability: give it to enqueue_many(..., durability=...)")
         message = self._message(self.task.broker, self.task_id or "", args, kwargs)
         return Signature(cast("Task[..., R]", self.task), message)
 
@@ -189,7 +202,12 @@ class Task(Sender[P, R]):
         return self._broker or _current_broker()
 
     def using(
-        self, *, queue: str | None = None, task_id: str | None = None, countdown: float | None = None
+        self,
+        *,
+        queue: str | None = None,
+        task_id: str | None = None,
+        countdown: float | None = None,
+        durability: Durability | None = None,
     ) -> Sender[P, R]:
         """Choose options for calls, keeping the types of the arguments.
 
@@ -197,11 +215,13 @@ class Task(Sender[P, R]):
             queue: another queue than the task's own.
             task_id: an id of your own; as long as its record lives, enqueueing it again does nothing.
             countdown: seconds to wait before a worker may have it.
+            durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
+                ``replica`` for one of its replicas, ``fsync`` for its disk.
 
         Raises:
             ConfigError: one of them cannot be used.
         """
-        return Sender(self, self.queue if queue is None else queue, task_id, countdown)
+        return Sender(self, self.queue if queue is None else queue, task_id, countdown, durability)
 
     def apply_async(
         self,
@@ -211,10 +231,11 @@ class Task(Sender[P, R]):
         queue: str | None = None,
         task_id: str | None = None,
         countdown: float | None = None,
+        durability: Durability | None = None,
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form: ``using(...).delay(*args, **kwargs)`` without the types."""
-        sender = cast("Sender[..., R]", self.using(queue=queue, task_id=task_id, countdown=countdown))
-        return sender.delay(*args, **(kwargs or {}))
+        sender = self.using(queue=queue, task_id=task_id, countdown=countdown, durability=durability)
+        return cast("Sender[..., R]", sender).delay(*args, **(kwargs or {}))
 
     async def aapply_async(
         self,
@@ -224,10 +245,11 @@ class Task(Sender[P, R]):
         queue: str | None = None,
         task_id: str | None = None,
         countdown: float | None = None,
+        durability: Durability | None = None,
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form, as `apply_async` does."""
-        sender = cast("Sender[..., R]", self.using(queue=queue, task_id=task_id, countdown=countdown))
-        return await sender.adelay(*args, **(kwargs or {}))
+        sender = self.using(queue=queue, task_id=task_id, countdown=countdown, durability=durability)
+        return await cast("Sender[..., R]", sender).adelay(*args, **(kwargs or {}))
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function here and now; a bound one gets a context that was never delivered."""

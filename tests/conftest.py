@@ -17,6 +17,7 @@ import pytest
 
 from streamq._redis.connections import SyncConnection
 from tests import servers
+from tests.nodes import Node
 from tests.workers import Worker, until
 
 _PERMANENT = (":queues", ":stream:5", ":stream:returned", ":dead", ":delayed")
@@ -128,6 +129,20 @@ def start_worker(server_url: str) -> Iterator[Callable[..., Worker]]:
     yield start
     for worker in started:
         worker.stop()
+
+
+@pytest.fixture
+def start_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Node]]:
+    """Start servers that a test may freeze and kill; they are gone at its end."""
+    started: list[Node] = []
+
+    def start(*options: str | int, **more: object) -> Node:
+        started.append(Node(tmp_path_factory.mktemp("node") / "data", *options, **more))  # type: ignore[arg-type]
+        return started[-1]
+
+    yield start
+    for node in started:
+        node.close()
 
 
 @pytest.fixture

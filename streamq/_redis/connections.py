@@ -1,28 +1,18 @@
-"""Connections to Redis, with every option set on purpose.
+"""Connections to Redis: they run calls, and do what the policy in ``failures.py`` says when one fails.
 
-redis-py's own retries are off: its default of ten retries enqueued 50 of 50 messages twice when one reply was lost.
-Every call of ours can be sent twice without harm, so we retry here, by one rule for sync and async. Its default
-``socket_timeout`` is replaced too: it cuts blocking reads short.
+Every call of ours can be sent twice without harm, so we retry here, by one rule for sync and async.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-import socket
-from pathlib import Path
+import contextlib
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
 
 import redis
 import redis.asyncio
-from redis.asyncio.connection import ConnectionPool as AsyncConnectionPool
-from redis.asyncio.connection import parse_url as parse_async_url
-from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.connection import parse_url
 from redis.exceptions import NoScriptError, RedisError
-from redis.retry import Retry
 from tenacity import (
     AsyncRetrying,
     Retrying,
@@ -31,119 +21,36 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from streamq._redis.failures import translate
-from streamq._redis.scripts import Call
-from streamq.config import display_url
-from streamq.errors import BrokerUnavailable, ConfigError
+from streamq._redis.failures import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS, Then, judge
+from streamq._redis.pools import READ_SECONDS, leave, open_async_pool, open_pool
+from streamq._redis.scripts import Call, Word
+from streamq.errors import BrokerError, BrokerUnavailable
 
 T = TypeVar("T")
 
-CONNECT_SECONDS = 5.0
-READ_SECONDS = 5.0
-EMBEDDED = "embedded://"
-_SCHEMES = ("redis://", "rediss://", "unix://")
-
-# What may stand behind the "?" of a URL; other options of redis-py would break what is set on purpose below.
-_QUERY_OPTIONS = {
-    "db",
-    "username",
-    "password",
-    "client_name",
-    "socket_connect_timeout",
-    "ssl_cert_reqs",
-    "ssl_ca_certs",
-    "ssl_ca_path",
-    "ssl_ca_data",
-    "ssl_certfile",
-    "ssl_keyfile",
-    "ssl_password",
-    "ssl_check_hostname",
-}
-
-# A connection that went dead without a word is noticed within half a minute, also by one who only listens.
-_KEEPALIVE = {
-    getattr(socket, name): value
-    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-    if hasattr(socket, name)
-}
-
 _FAILURES = (RedisError, OSError)
 
-# For callers that wait: full jitter, so that a fleet of producers does not come back in step.
+# For callers that wait.
 _PATIENCE: dict[str, Any] = {
     "retry": retry_if_exception_type(BrokerUnavailable),
-    "wait": wait_random_exponential(multiplier=0.05, max=1.0),
-    "stop": stop_after_delay(5.0),
+    "wait": wait_random_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS),
+    "stop": stop_after_delay(PATIENCE_SECONDS),
     "reraise": True,
 }
 
 
-def check_url(url: str) -> None:
-    """Look at `url` without connecting.
-
-    Raises:
-        ConfigError: it is of no form that streamq knows.
-    """
-    _pool_options(url, parse_url)
-
-
-def _check_parts(url: str) -> None:
-    """Raise ValueError for what redis-py would take, but not as it is meant."""
-    parts = urlsplit(url)
-    if strange := parse_qs(parts.query).keys() - _QUERY_OPTIONS:
-        raise ValueError(f"unknown option {', '.join(sorted(strange))}")
-    if parts.scheme != "unix" and not re.fullmatch(r"/?|/\d+", parts.path):
-        raise ValueError(f"the path {parts.path!r} is no database number")
-
-
-def _pool_options(url: str, parse: Any) -> dict[str, Any]:
-    if url.startswith(EMBEDDED):
-        directory = url.removeprefix(EMBEDDED)
-        if not directory:
-            raise ConfigError("embedded:// needs a folder, such as embedded://./data or embedded:///var/lib/shop")
-        return {"directory": Path(directory).expanduser().absolute()}
-    if not url.startswith(_SCHEMES):
-        known = ", ".join((*_SCHEMES, EMBEDDED))
-        raise ConfigError(f"cannot use the URL {display_url(url)!r}: it must begin with one of {known}")
-    try:
-        options: dict[str, Any] = parse(url)
-        _check_parts(url)
-    except ValueError as error:
-        # The error's text may quote a password that was not escaped.
-        why = f"percent-encode what is special in its password ({type(error).__name__})" if "@" in url else error
-        raise ConfigError(f"cannot use the URL {display_url(url)!r}: {why}") from None
-    if "path" not in options:
-        options = {"socket_keepalive": True, "socket_keepalive_options": _KEEPALIVE, **options}
-    return options
-
-
-def _options(url: str, parse: Any, read_timeout: float, retry: object, embedded_class: str) -> dict[str, Any]:
-    """Make the options of a connection pool; an embedded server is started, and has us as its user from now on."""
-    options = _pool_options(url, parse)
-    if "directory" in options:
-        from streamq._redis import embedded  # noqa: PLC0415 - an extra
-
-        path = embedded.acquire(options["directory"])
-        options |= {"path": str(path), "connection_class": getattr(embedded, embedded_class)}
-    return {
-        "protocol": 2,
-        "socket_timeout": read_timeout,
-        "socket_connect_timeout": CONNECT_SECONDS,
-        "retry": retry,
-        "retry_on_error": [],
-        "health_check_interval": 0,
-        "max_connections": 10_000,
-        "client_name": "streamq",
-        **options,
-    }
-
-
-def _release(options: dict[str, Any]) -> None:
-    directory = options.pop("directory", None)
-    if directory is not None:
-        from streamq._redis import embedded  # noqa: PLC0415 - an extra
-
-        embedded.release(directory)
+def _read_confirmed(calls: Sequence[Call[T]], confirm: Call[str], replies: Sequence[Any]) -> tuple[list[T], str]:
+    *done, last = replies
+    for reply in done:
+        if isinstance(reply, Exception):
+            raise reply
+    values = [call.parse(reply) for call, reply in zip(calls, done, strict=True)]
+    if not isinstance(last, Exception):
+        return values, confirm.parse(last)
+    rule = judge(last)
+    if rule.means is BrokerUnavailable:  # no master any longer: what it was given may be lost
+        raise last
+    return values, str(rule.error(last))
 
 
 class SyncConnection:
@@ -157,9 +64,9 @@ class SyncConnection:
 
     def __init__(self, url: str, *, read_timeout: float = READ_SECONDS, patient: bool = False) -> None:
         self._patient = patient
-        retry = Retry(NoBackoff(), 0)
-        self._options = _options(url, parse_url, read_timeout, retry, "EmbeddedConnection")
-        self.client = redis.Redis(connection_pool=redis.ConnectionPool(**self._options))
+        pool, self._sentinels = open_pool(url, read_timeout)
+        self._directory = pool.connection_kwargs.get("directory")
+        self.client = redis.Redis(connection_pool=pool)
         self.client.response_callbacks.clear()  # replies are parsed by the calls
         self._send: Any = self.client.execute_command
 
@@ -167,8 +74,8 @@ class SyncConnection:
         """Send `call` and read its reply.
 
         Raises:
-            BrokerError: as `failures.translate` says. After `BrokerUnavailable` it is not known whether the call
-                was carried out; every call may be sent again.
+            BrokerError: as the policy in ``failures.py`` says. After `BrokerUnavailable` it is not known whether the
+                call was carried out; every call may be sent again.
         """
         try:
             return self._run_once(call)
@@ -185,7 +92,49 @@ class SyncConnection:
             except NoScriptError:
                 return call.parse(self._send(*call.with_text))
         except _FAILURES as error:
-            raise translate(error) from error
+            raise self.failed(error) from error
+
+    def run_confirmed(self, calls: Sequence[Call[T]], confirm: Call[str]) -> tuple[list[T], str]:
+        """Send `calls` and then `confirm`, which asks about them, over one socket and in one round trip.
+
+        Returns:
+            The replies to `calls`, and why they are not confirmed: nothing if they are.
+
+        Raises:
+            BrokerError: as `run` does, for any of them.
+        """
+        try:
+            return self._run_confirmed_once(calls, confirm)
+        except BrokerUnavailable:
+            if not self._patient:
+                raise
+        result: tuple[list[T], str] = Retrying(**_PATIENCE)(self._run_confirmed_once, calls, confirm)
+        return result
+
+    def _run_confirmed_once(self, calls: Sequence[Call[T]], confirm: Call[str]) -> tuple[list[T], str]:
+        try:
+            try:
+                return _read_confirmed(calls, confirm, self._pipe((*(call.words for call in calls), confirm.words)))
+            except NoScriptError:
+                texts = (call.with_text for call in calls)
+                return _read_confirmed(calls, confirm, self._pipe((*texts, confirm.words)))
+        except _FAILURES as error:
+            raise self.failed(error) from error
+
+    def _pipe(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
+        pipeline: Any = self.client.pipeline(transaction=False)
+        for words in commands:
+            pipeline.execute_command(*words)
+        # Raised by the pipeline itself, an error would have a text of redis-py's before the server's.
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        return replies
+
+    def failed(self, error: Exception) -> BrokerError:
+        """Do what the policy says follows `error`, and return what it means."""
+        rule = judge(error)
+        if rule.then is Then.RESOLVE:
+            self.client.connection_pool.disconnect(inuse_connections=False)
+        return rule.error(error)
 
     def pubsub(self) -> Any:
         """Return a subscriber on a socket of its own."""
@@ -194,7 +143,11 @@ class SyncConnection:
     def close(self) -> None:
         """Close every socket; for an embedded server, cease to be one of its users."""
         self.client.connection_pool.disconnect()
-        _release(self._options)
+        for sentinel in self._sentinels:
+            sentinel.close()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            leave(directory)
 
 
 class AsyncConnection:
@@ -202,9 +155,9 @@ class AsyncConnection:
 
     def __init__(self, url: str, *, read_timeout: float = READ_SECONDS, patient: bool = False) -> None:
         self._patient = patient
-        retry = AsyncRetry(NoBackoff(), 0)
-        self._options = _options(url, parse_async_url, read_timeout, retry, "AsyncEmbeddedConnection")
-        self.client = redis.asyncio.Redis(connection_pool=AsyncConnectionPool(**self._options))
+        pool, self._sentinels = open_async_pool(url, read_timeout)
+        self._directory = pool.connection_kwargs.get("directory")
+        self.client = redis.asyncio.Redis(connection_pool=pool)
         self.client.response_callbacks.clear()  # replies are parsed by the calls
         self._send: Any = self.client.execute_command
 
@@ -225,24 +178,68 @@ class AsyncConnection:
             except NoScriptError:
                 return call.parse(await self._send(*call.with_text))
         except _FAILURES as error:
-            raise translate(error) from error
+            raise await self.failed(error) from error
+
+    async def run_confirmed(self, calls: Sequence[Call[T]], confirm: Call[str]) -> tuple[list[T], str]:
+        """Send `calls` and then `confirm`; as `SyncConnection.run_confirmed`."""
+        try:
+            return await self._run_confirmed_once(calls, confirm)
+        except BrokerUnavailable:
+            if not self._patient:
+                raise
+        result: tuple[list[T], str] = await AsyncRetrying(**_PATIENCE)(self._run_confirmed_once, calls, confirm)
+        return result
+
+    async def _run_confirmed_once(self, calls: Sequence[Call[T]], confirm: Call[str]) -> tuple[list[T], str]:
+        try:
+            try:
+                return _read_confirmed(
+                    calls, confirm, await self._pipe((*(call.words for call in calls), confirm.words))
+                )
+            except NoScriptError:
+                texts = (call.with_text for call in calls)
+                return _read_confirmed(calls, confirm, await self._pipe((*texts, confirm.words)))
+        except _FAILURES as error:
+            raise await self.failed(error) from error
 
     async def run_together(self, *calls: Call[Any]) -> list[Any]:
         """Send plain commands in one round trip; the first that failed raises."""
-        pipeline = self.client.pipeline(transaction=False)
-        for call in calls:
-            pipeline.execute_command(*call.words)
         try:
-            # Raised by the pipeline itself, an error would have a text of redis-py's before the server's.
-            replies = await pipeline.execute(raise_on_error=False)
+            replies = await self._pipe(call.words for call in calls)
         except _FAILURES as error:
-            raise translate(error) from error
+            raise await self.failed(error) from error
         for reply in replies:
             if isinstance(reply, Exception):
-                raise translate(reply) from reply
+                raise await self.failed(reply) from reply
         return [call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
+
+    async def _pipe(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
+        pipeline: Any = self.client.pipeline(transaction=False)
+        for words in commands:
+            pipeline.execute_command(*words)
+        # Raised by the pipeline itself, an error would have a text of redis-py's before the server's.
+        replies: list[Any] = await pipeline.execute(raise_on_error=False)
+        return replies
+
+    async def failed(self, error: Exception) -> BrokerError:
+        """Do what the policy says follows `error`, and return what it means."""
+        rule = judge(error)
+        if rule.then is Then.RESOLVE:
+            # The pool's own disconnect() lets another task take a socket that is half closed.
+            idle = self.client.connection_pool._available_connections  # noqa: SLF001
+            taken = list(idle)
+            idle.clear()
+            for connection in taken:
+                with contextlib.suppress(*_FAILURES):
+                    await connection.disconnect(nowait=True)
+            idle.extend(taken)
+        return rule.error(error)
 
     async def close(self) -> None:
         """Close every socket; for an embedded server, cease to be one of its users."""
         await self.client.connection_pool.disconnect()
-        await asyncio.to_thread(_release, self._options)
+        for sentinel in self._sentinels:
+            await sentinel.aclose()
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            await asyncio.to_thread(leave, directory)

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from redis.exceptions import RedisError
 
 from streamq._redis.connections import SyncConnection
-from streamq._redis.failures import translate
 from streamq.errors import BrokerError
 
 _FAILURES = (RedisError, OSError)
@@ -29,6 +28,7 @@ class Doorbell:
 
     def __init__(self, connection: SyncConnection, channel: str) -> None:
         self.channel = channel
+        self._connection = connection
         self._pubsub = connection.pubsub()
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Callable[[], object]]] = {}
@@ -59,9 +59,10 @@ class Doorbell:
                 if not self._pubsub.subscribed:
                     self._pubsub.subscribe(self.channel)
                 message = self._pubsub.get_message(timeout=1.0)
-            except _FAILURES:
+            except _FAILURES as error:
                 with contextlib.suppress(*_FAILURES):
                     self._pubsub.reset()
+                self._connection.failed(error)
                 self._closing.wait(_BACKOFF_SECONDS)
                 continue
             if message is None:
@@ -110,7 +111,7 @@ def messages(connection: SyncConnection, pattern: str) -> Iterator[tuple[str, by
                 message = pubsub.get_message(timeout=1.0)
             except _FAILURES as error:
                 pubsub.reset()
-                yield translate(error)
+                yield connection.failed(error)
                 threading.Event().wait(_BACKOFF_SECONDS)
                 continue
             if message is None:

@@ -7,9 +7,10 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from streamq._redis.connections import EMBEDDED, AsyncConnection
+from streamq._redis.connections import AsyncConnection
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
+from streamq._redis.urls import EMBEDDED
 from streamq.broker import calls
 from streamq.config import Settings
 from streamq.errors import BrokerError

@@ -9,20 +9,24 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from itertools import groupby, islice
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
-from streamq._redis.connections import AsyncConnection, SyncConnection, check_url
+from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
+from streamq._redis.urls import check_url
 from streamq.broker import calls
+from streamq.broker.durability import confirmation, require
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
-from streamq.config import Settings
+from streamq.config import Durability, Settings, check_durability
+from streamq.errors import NotDurable
 from streamq.lifecycle import State
 from streamq.message import Message
 
 _BULK = 250  # messages in one script; more would hold up other clients for over a millisecond
+_CONFIRMED_TOGETHER = 8  # scripts: an fsync can take a second, so that one for each would make a bulk slow
 
 
 class Broker:
@@ -44,6 +48,7 @@ class Broker:
         self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnection]
         self._loops = weakref.WeakKeyDictionary()
         self._doorbell: Doorbell | None = None
+        self._can_confirm: set[Durability] = set()
 
     @property
     def sync(self) -> SyncConnection:
@@ -87,29 +92,81 @@ class Broker:
             while some := list(islice(group, _BULK)):
                 yield queue, calls.enqueue(self.keys.queue(queue), some)
 
-    def enqueue(self, message: Message) -> None:
+    def _bulk_confirmed(self, messages: Iterable[Message]) -> Iterator[tuple[str, list[Call[calls.Enqueued]]]]:
+        for queue, group in groupby(self._bulk(messages), key=itemgetter(0)):
+            while some := [call for _, call in islice(group, _CONFIRMED_TOGETHER)]:
+                yield queue, some
+
+    def enqueue(self, message: Message, durability: Durability | None = None) -> None:
         """Put one message on its queue: one script, one round trip."""
+        if (durability or self.settings.durability) != "async":
+            self.enqueue_many((message,), durability)
+            return
         found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
         if found.new_queue:
             self.sync.run(calls.register_queues(self.keys, [message.queue]))
 
-    async def aenqueue(self, message: Message) -> None:
+    async def aenqueue(self, message: Message, durability: Durability | None = None) -> None:
         """Put one message on its queue: one script, one round trip."""
+        if (durability or self.settings.durability) != "async":
+            await self.aenqueue_many((message,), durability)
+            return
         found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
         if found.new_queue:
             await self.on_loop.run(calls.register_queues(self.keys, [message.queue]))
 
-    def enqueue_many(self, messages: Iterable[Message]) -> None:
-        """Put messages on their queues, some hundred to a round trip, in the order given for each queue."""
+    def enqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
+        """Put messages on their queues, some hundred to a round trip, in the order given for each queue.
+
+        Raises:
+            BrokerRefused: the server cannot give the durability asked for; nothing was sent.
+            NotDurable: it could have, but has not confirmed in time the messages that were sent last.
+        """
+        wanted = check_durability(self.settings.durability if durability is None else durability)
+        if wanted != "async":
+            self._enqueue_confirmed(messages, wanted)
+            return
         for queue, call in self._bulk(messages):
             if self.sync.run(call).new_queue:
                 self.sync.run(calls.register_queues(self.keys, [queue]))
 
-    async def aenqueue_many(self, messages: Iterable[Message]) -> None:
-        """Put messages on their queues, some hundred to a round trip, in the order given for each queue."""
+    async def aenqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
+        """Put messages on their queues, as `enqueue_many` does."""
+        wanted = check_durability(self.settings.durability if durability is None else durability)
+        if wanted != "async":
+            await self._aenqueue_confirmed(messages, wanted)
+            return
         for queue, call in self._bulk(messages):
             if (await self.on_loop.run(call)).new_queue:
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
+
+    def _enqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:
+        self._require(wanted)
+        for queue, some in self._bulk_confirmed(messages):
+            found, missing = self.sync.run_confirmed(some, confirmation(wanted))
+            if any(one.new_queue for one in found):
+                self.sync.run(calls.register_queues(self.keys, [queue]))
+            if missing:
+                raise self._not_durable(wanted, missing)
+
+    async def _aenqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:
+        if wanted not in self._can_confirm:
+            await asyncio.to_thread(self._require, wanted)
+        for queue, some in self._bulk_confirmed(messages):
+            found, missing = await self.on_loop.run_confirmed(some, confirmation(wanted))
+            if any(one.new_queue for one in found):
+                await self.on_loop.run(calls.register_queues(self.keys, [queue]))
+            if missing:
+                raise self._not_durable(wanted, missing)
+
+    def _require(self, wanted: Durability) -> None:
+        if wanted not in self._can_confirm:
+            require(self.sync, wanted)
+            self._can_confirm.add(wanted)
+
+    def _not_durable(self, wanted: Durability, missing: str) -> NotDurable:
+        self._can_confirm.discard(wanted)  # another server may be the master by now: the next call asks again
+        return NotDurable(f"enqueued, but not as safe as durability={wanted!r} asks: {missing}")
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""

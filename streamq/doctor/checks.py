@@ -26,7 +26,7 @@ def judge(answers: Answers) -> list[Finding]:
         return [Finding(Level.REFUSED, "server", str(error), "install a newer one")]
     if "sentinel" in (answers.info.get("redis_mode"), answers.info.get("server_mode")):
         return [Finding(Level.REFUSED, "server", f"{server}, a Sentinel: it keeps no data", "give its server's URL")]
-    found = [_server(server), check_release(server, tls=answers.settings.url.startswith("rediss://"))]
+    found = [_server(server), check_release(server, tls=answers.settings.url.startswith("rediss"))]
     return found + [finding for name, check in _CHECKS.items() if (finding := _run(name, check, answers))]
 
 

@@ -6,12 +6,11 @@ import logging
 import random
 import time
 
+from streamq._redis.failures import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from streamq.errors import BrokerError, BrokerReset
 
 _log = logging.getLogger("streamq.worker")
 
-_FIRST_SECONDS = 0.1
-_LONGEST_SECONDS = 2.0
 _RESET_LOG_SECONDS = 60.0
 
 
@@ -44,14 +43,14 @@ class Backoff:
     """Pauses for one service: full jitter below a bound that doubles, so that a fleet does not come back in step."""
 
     def __init__(self) -> None:
-        self._bound = _FIRST_SECONDS
+        self._bound = FIRST_PAUSE_SECONDS
 
     def next(self) -> float:
         """Return the seconds to wait now."""
         pause = random.uniform(0, self._bound)  # noqa: S311 - spreads load, hides nothing
-        self._bound = min(self._bound * 2, _LONGEST_SECONDS)
+        self._bound = min(self._bound * 2, LONGEST_PAUSE_SECONDS)
         return pause
 
     def reset(self) -> None:
         """Begin again with short pauses."""
-        self._bound = _FIRST_SECONDS
+        self._bound = FIRST_PAUSE_SECONDS

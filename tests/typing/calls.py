@@ -57,6 +57,7 @@ def right() -> None:
     assert_type(add.delay(x=1, y=2).get(timeout=1), int)
     assert_type(count.delay("a", day=date.min), AsyncResult[list[str]])
     assert_type(count.using(queue="slow", countdown=3).delay("a", day=date.min).get(), list[str])
+    assert_type(count.using(durability="replica").delay("a", day=date.min).get(), list[str])
     assert_type(about.delay("x").get(), str)
     assert_type(about_thread.delay("x", "y").get(), bytes)
     assert_type(greet.delay("x").get(), str)
@@ -69,7 +70,7 @@ def right() -> None:
     assert_type(greet("x"), str)
     assert_type(about_thread("x", "y"), bytes)
     assert_type(noted.delay(3).get(), None)
-    assert_type(app.enqueue_many(greet.s(name) for name in "ab"), list[AsyncResult[str]])
+    assert_type(app.enqueue_many((greet.s(name) for name in "ab"), durability="fsync"), list[AsyncResult[str]])
     assert_type(count.using(task_id="1").s("a", day=date.min), Signature[list[str]])
     assert_type(app.result("1"), AsyncResult[Any])
 
@@ -82,7 +83,7 @@ async def right_async() -> None:
     assert_type(await add(1, 2), int)
     assert_type(await about("x"), str)
     assert_type(await (await about.using(queue="slow").adelay(name="x")).aget(), str)
-    assert_type(await (await greet.aapply_async(("x",))).aget(), str)
+    assert_type(await (await greet.aapply_async(("x",), durability="fsync")).aget(), str)
     assert_type(await shared.adelay(flag=True), AsyncResult[None])
 
 
@@ -102,6 +103,8 @@ def rejected(context: Context) -> None:
     add.s("1")  # wrong
     add.using(countdown=1).s("1")  # wrong
     add.using(priority=1)  # wrong
+    add.using(durability="sync")  # wrong
+    StreamQ(durability="sync")  # wrong
     add.using(task_id=17)  # wrong
     noted.delay("3")  # wrong
     app.enqueue_many([add.delay(1)])  # wrong

@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import calls, diagnosis, reads
+from streamq.broker import calls, diagnosis, durability, reads
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 
@@ -85,6 +85,9 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "now": (reads.now(), lambda _: ()),
     "info": (diagnosis.info(), lambda _: ()),
     "config": (diagnosis.config(), lambda _: ()),
+    "ability": (durability.ability("fsync"), lambda _: ()),
+    "fsync_policy": (durability.fsync_policy(), lambda _: ()),
+    "confirmation": (durability.confirmation("replica"), lambda _: ()),
 }
 
 
@@ -102,7 +105,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (calls, diagnosis, reads)
+        for module in (calls, diagnosis, durability, reads)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }

@@ -1,4 +1,4 @@
-"""What errors of redis-py and of sockets mean, and which URLs can be used."""
+"""What errors of redis-py and of sockets mean, what follows them, and which URLs can be used."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import ssl
 
 import pytest
 from redis import exceptions as redis_errors
+from redis.sentinel import MasterNotFoundError
 
 from streamq import StreamQ
-from streamq._redis.connections import check_url, display_url
-from streamq._redis.failures import translate
+from streamq._redis.connections import AsyncConnection, SyncConnection
+from streamq._redis.failures import POLICY, Then, judge
+from streamq._redis.urls import check_url, read_url
+from streamq.config import display_url
 from streamq.errors import (
     BrokerError,
     BrokerOutOfMemory,
@@ -58,13 +61,51 @@ from streamq.errors import (
 )
 def test_an_error_has_one_meaning(error, kind):
     """Each becomes one class, which says whether to wait, to give up, or to make the stream again."""
-    found = translate(error)
+    found = judge(error).error(error)
     assert type(found) is kind
     assert str(found)
 
 
+@pytest.mark.parametrize(
+    ("error", "then"),
+    [
+        (redis_errors.ReadOnlyError("You can't write against a read only replica."), Then.RESOLVE),
+        (redis_errors.ResponseError("UNBLOCKED force unblock from blocking operation, instance state"), Then.RESOLVE),
+        (redis_errors.ResponseError("WAIT cannot be used with replica instances. Please also"), Then.RESOLVE),
+        (redis_errors.MasterDownError("Link with MASTER is down"), Then.RESOLVE),
+        (MasterNotFoundError("No master found for 'shop'"), Then.RESOLVE),
+        (redis_errors.ConnectionError("Connection closed by server."), Then.RESOLVE),
+        (ConnectionResetError(104, "Connection reset by peer"), Then.RESOLVE),
+        (redis_errors.MaxConnectionsError("Too many connections"), Then.RETRY),
+        (redis_errors.ConnectionError("max number of clients reached"), Then.RETRY),
+        (redis_errors.ResponseError("BUSY Redis is busy running a script."), Then.RETRY),
+        (redis_errors.ResponseError("UNBLOCKED the stream key no longer exists"), Then.REMAKE),
+        (redis_errors.ResponseError("BUSYGROUP Consumer Group name already exists"), Then.RAISE),
+        (redis_errors.ResponseError("BUSYKEY Target key name already exists."), Then.RAISE),
+        (redis_errors.AuthenticationError("invalid username-password pair"), Then.RAISE),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_what_follows_an_error(error, then):
+    """A server that may not be the master any longer is left; good sockets to the right one are kept."""
+    assert judge(error).then is then
+
+
+def test_the_policy_says_one_thing_of_each_error():
+    """What is retried is what callers see as unavailable, and no line is hidden by one before it."""
+    for number, rule in enumerate(POLICY):
+        assert (rule.then in {Then.RETRY, Then.RESOLVE}) == (rule.means is BrokerUnavailable)
+        assert (rule.then is Then.REMAKE) == (rule.means is BrokerReset)
+        for before in POLICY[:number]:
+            if isinstance(rule.sign, str) and isinstance(before.sign, str):
+                assert not f"{rule.sign} ".startswith(f"{before.sign} ")
+            elif not isinstance(rule.sign, str) and not isinstance(before.sign, str):
+                assert not issubclass(rule.sign, before.sign)
+
+
 def test_what_is_no_redis_is_called_so():
-    assert "not a Redis server" in str(translate(redis_errors.InvalidResponse("Protocol Error: b'HTTP'")))
+    error = redis_errors.InvalidResponse("Protocol Error: b'HTTP'")
+    assert "not a Redis server" in str(judge(error).error(error))
 
 
 # ---- URLs
@@ -80,6 +121,8 @@ def test_what_is_no_redis_is_called_so():
         "redis://[::1]:6379",
         "embedded://./data",
         "embedded:///var/lib/shop",
+        "redis+sentinel://localhost/shop",
+        "rediss+sentinel://user:p%40ss@a:1,b:2,[::1]:3/shop/1?ssl_cert_reqs=none",
     ],
 )
 def test_a_url_that_can_be_used(url):
@@ -100,6 +143,17 @@ def test_a_url_that_can_be_used(url):
         "redis://localhost?db=x",
         "redis://localhost?socket_timeout=soon",
         "redis://[::1",
+        "redis+sentinel://localhost/",
+        "redis+sentinel:///shop",
+        "redis+sentinel://a,,b/shop",
+        "redis+sentinel://a:port/shop",
+        "redis+sentinel://a:99999/shop",
+        "redis+sentinel://a;b:26379/shop",
+        "redis+sentinel://a/shop/first",
+        "redis+sentinel://a/shop/1/2",
+        "redis+sentinel://a/shop?no_such_option=1",
+        "redis+sentinel://a/shop?db=x",
+        "sentinel://a/shop",
         "embedded://",
         "memory://",
     ],
@@ -123,6 +177,39 @@ def test_a_url_that_would_fail_later_is_refused_at_once(url):
         check_url(url)
 
 
+def test_a_url_of_sentinels_is_read_whole():
+    """Its login is the server's; the Sentinels have one of their own, and TLS is for both."""
+    place = read_url("rediss+sentinel://me:p%40ss@a:1,b,[::1]:3/the%20shop/2?sentinel_password=x%26y&ssl_ca_certs=/ca")
+    assert place.sentinels == (("a", 1), ("b", 26379), ("::1", 3))
+    assert place.service == "the shop"
+    server, sentinel = place.options, place.sentinel_options
+    assert (server["username"], server["password"], server["db"]) == ("me", "p@ss", 2)
+    assert "host" not in server
+    assert sentinel["password"] == "x&y"  # noqa: S105 - made up
+    assert {"username", "db"}.isdisjoint(sentinel)
+    for options in (server, sentinel):
+        assert options["ssl"] is True
+        assert options["ssl_ca_certs"] == "/ca"
+        assert options["socket_keepalive"] is True
+
+
+@pytest.mark.parametrize("url", ["redis+sentinel://me:pw@a/shop", "rediss+sentinel://me:pw@a/shop?sentinel_password=x"])
+async def test_sockets_to_sentinels_and_their_master_have_our_options(url):
+    """redis-py's own retries and its protocol are off there too, and nothing is connected."""
+    connections = [SyncConnection(url), AsyncConnection(url)]
+    for connection in connections:
+        (sentinel,) = connection._sentinels
+        for pool in (connection.client.connection_pool, sentinel.connection_pool):
+            made = pool.make_connection()
+            assert made.retry.get_retries() == 0
+            assert int(made.protocol if hasattr(made, "protocol") else made._protocol) == 2
+            assert made.socket_timeout
+            assert made.health_check_interval == 0
+            assert ("SSL" in type(made).__name__) == url.startswith("rediss")
+    connections[0].close()
+    await connections[1].close()
+
+
 @pytest.mark.parametrize(
     ("url", "shown"),
     [
@@ -134,6 +221,10 @@ def test_a_url_that_would_fail_later_is_refused_at_once(url):
         ("redis://:s%65cret@localhost", "redis://:***@localhost"),
         ("unix://user:secret@/run/redis.sock", "unix://user:***@/run/redis.sock"),
         ("embedded://./data", "embedded://./data"),
+        ("redis+sentinel://me:secret@a:1,b:2/shop", "redis+sentinel://me:***@a:1,b:2/shop"),
+        ("redis+sentinel://a/shop?sentinel_password=secret&db=1", "redis+sentinel://a/shop?sentinel_password=***&db=1"),
+        ("redis+sentinel://a:1/shop?sentinel_password=sec@ret", "redis+sentinel://***"),
+        ("redis://localhost:6379?password=sec@ret", "redis://***"),
     ],
 )
 def test_a_url_is_shown_without_its_password(url, shown):

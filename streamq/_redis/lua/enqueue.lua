@@ -16,6 +16,8 @@ for i = 3, #KEYS do
   local id, task, args, delay = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
   if redis.call('HEXISTS', record, 'state') == 1 then
     reply[#reply + 1] = i - 3
+    local state = redis.call('HGET', record, 'state')
+    redis.call('HSET', record, 'state', state) -- a write, for WAIT to wait for: the first may not have arrived
   elseif delay > 0 then
     redis.call('ZADD', delayed, now + delay, id)
     redis.call('HSET', record, 'state', 'delayed', 'task', task, 'args', args, 'at', now)
