@@ -12,9 +12,11 @@ from typing import Any, Concatenate, Literal, ParamSpec, Protocol, Self, TypeVar
 from streamq.broker.producer import Broker
 from streamq.config import DEFAULT_QUEUE, Settings
 from streamq.context import Context
+from streamq.dead import DeadLetters
 from streamq.errors import ConfigError, TaskNameClash
 from streamq.results import AsyncResult
 from streamq.tasks import AsyncTask, Signature, SyncTask, Task, TaskOptions, default_name, make_current
+from streamq.transaction import Transaction
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -261,6 +263,15 @@ class StreamQ:
         batch = [(signature, signature.to_message()) for signature in signatures]
         await self.broker.aenqueue_many(message for _, message in batch)
         return [signature.to_result(message, self.broker) for signature, message in batch]
+
+    def transaction(self) -> Transaction:
+        """Begin a block, ``with`` or ``async with``, whose calls are enqueued all or none; see `Transaction`."""
+        return Transaction(self.broker)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of all queues, to be looked at, redriven or purged."""
+        return DeadLetters(self.broker)
 
     def close(self) -> None:
         """Close the connections that threads use. The app can be used again."""

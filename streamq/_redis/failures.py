@@ -10,6 +10,7 @@ _REFUSED = (
     redis_errors.AuthenticationError,
     redis_errors.AuthorizationError,
     redis_errors.NoPermissionError,
+    redis_errors.ClusterCrossSlotError,
 )
 # The first words of replies for which redis-py has no class, or has one that says something else.
 _REFUSED_WORDS = frozenset({"NOAUTH", "NOPERM", "WRONGPASS", "DENIED"})

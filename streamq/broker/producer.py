@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import attrgetter
 
@@ -16,9 +16,11 @@ from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
 from streamq.broker import calls
+from streamq.broker.batch import clarified, enqueue_all
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
 from streamq.config import Settings
+from streamq.errors import BrokerError
 from streamq.lifecycle import State
 from streamq.message import Message
 
@@ -110,6 +112,24 @@ class Broker:
         for queue, call in self._bulk(messages):
             if (await self.on_loop.run(call)).new_queue:
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
+
+    def enqueue_all(self, messages: Sequence[Message]) -> None:
+        """Put messages on their queues, all or none: one script, one round trip."""
+        try:
+            new = self.sync.run(enqueue_all(self.keys, messages))
+        except BrokerError as error:
+            raise clarified(error, messages) from error.__cause__
+        if new:
+            self.sync.run(calls.register_queues(self.keys, new))
+
+    async def aenqueue_all(self, messages: Sequence[Message]) -> None:
+        """Put messages on their queues, all or none: one script, one round trip."""
+        try:
+            new = await self.on_loop.run(enqueue_all(self.keys, messages))
+        except BrokerError as error:
+            raise clarified(error, messages) from error.__cause__
+        if new:
+            await self.on_loop.run(calls.register_queues(self.keys, new))
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
