@@ -56,7 +56,7 @@ class _Choice:
     def fits(self, letter: DeadLetter) -> bool:
         """Tell whether a letter from the right queue and time is meant."""
         return (
-            (self.ids is None or letter.id in self.ids or letter.task_id in self.ids)
+            (self.ids is None or letter.letter_id in self.ids or letter.task_id in self.ids)
             and (self.task is None or self.task.fullmatch(letter.task) is not None)
             and (self.reason is None or self.reason.search(letter.reason) is not None)
         )
@@ -261,7 +261,7 @@ class _Redrive:
 
     def __call__(self, queue: QueueKeys, page: list[DeadLetter]) -> Generator[Call[Any], Any, None]:
         chosen = [
-            (letter.id.encode(), new_task_id() if self._new_ids else letter.task_id)
+            (letter.entry, new_task_id() if self._new_ids else letter.task_id)
             for letter in page
             if letter.unreadable is None and letter.task_id
         ]
@@ -285,7 +285,7 @@ class _Purge:
 
     def __call__(self, queue: QueueKeys, page: list[DeadLetter]) -> Generator[Call[Any], Any, None]:
         if page:
-            self.count += yield letters.purge(queue, [letter.id.encode() for letter in page])
+            self.count += yield letters.purge(queue, [letter.entry for letter in page])
 
 
 def _compiled(name: str, pattern: str) -> re.Pattern[str]:

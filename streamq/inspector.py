@@ -88,7 +88,8 @@ class DeadLetter:
 
     Attributes:
         queue: the queue it was on.
-        id: of the letter; the first number is the time at which it died.
+        letter_id: the id of the letter, such as ``mails:1795402736378-0``: its queue, and its entry in that queue's
+            stream of dead letters.
         time: when it died, by the clock of Redis.
         task_id: the id of its task; None if it cannot be read.
         task: the registered name; empty if it cannot be read.
@@ -104,7 +105,7 @@ class DeadLetter:
     """
 
     queue: str
-    id: str
+    letter_id: str
     time: datetime
     task_id: str | None
     task: str
@@ -117,6 +118,11 @@ class DeadLetter:
     unreadable: str | None
     raw_args: bytes = field(repr=False)
     fields: tuple[tuple[bytes, bytes], ...] = field(repr=False)
+
+    @property
+    def entry(self) -> bytes:
+        """The id of its entry."""
+        return self.letter_id.rpartition(":")[2].encode()
 
     @property
     def args(self) -> Any:
@@ -194,7 +200,7 @@ def dead_letter(queue: str, letter: Letter) -> DeadLetter:
     known = dict(fields)
     return DeadLetter(
         queue=queue,
-        id=letter.entry.decode(),
+        letter_id=f"{queue}:{letter.entry.decode()}",
         time=_moment(int(letter.entry.partition(b"-")[0])),
         task_id=task_id,
         task=_text(known.get(b"task", b"")),
