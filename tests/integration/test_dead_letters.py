@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
+import redis
 
 from streamq import ConfigError, State, TaskFailed
 from streamq.broker import calls
@@ -216,6 +217,25 @@ def test_a_thousand_letters_are_redriven_in_steps(basic, connection, die):
     assert "cmdstat_evalsha:calls=21" in stats, "ten pages, ten steps, and a look that found no more"
 
 
+def test_a_lost_reply_makes_no_second_task(basic, connection, die, monkeypatch):
+    """The step is sent again, and finds its letters gone; with new ids too there is one task of each."""
+    die(call_of("1"), call_of("2"))
+    sync = basic.app.broker.sync
+    send, lost = sync._send, []
+
+    def losing_the_reply_of_a_redrive(*words):
+        reply = send(*words)
+        if "reset" in words and not lost:
+            lost.append(words)
+            raise redis.ConnectionError("the connection was cut")
+        return reply
+
+    monkeypatch.setattr(sync, "_send", losing_the_reply_of_a_redrive)
+    assert basic.app.dead_letters.redrive(reset=True, new_ids=True) == Redriven(gone=2)
+    assert lost
+    assert connection.client.execute_command("XLEN", "sq:{default}:stream:5") == 2
+
+
 def test_what_dies_meanwhile_is_left_alone(basic, die, connection):
     """A message that dies again at once is not redriven for ever."""
     die(*(call_of(str(number)) for number in range(150)))
@@ -307,6 +327,7 @@ def test_nothing_that_is_foreign_commands_a_terminal(streamq, connection, die):
         assert not [char for char in out if not char.isprintable() and char != "\n"]
     assert "\\x1b[31m\\n\\xff" in streamq("show", "1")[1]
     assert len(streamq("list")[1].splitlines()) == 3
+    assert "fields, for it has no args:\n" in streamq("show", "1")[1]
     shown = streamq("show", "2")[1]
     assert not [char for char in shown if not char.isprintable() and char != "\n"]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from streamq.broker import batch, calls
-from streamq.errors import BrokerOutOfMemory, BrokerReset
+from streamq.errors import BrokerOutOfMemory, BrokerRefused, BrokerReset
 from streamq.message import Message
+from tests.workers import until
 
 ORDERS = Message("1", "shop.buy", "q", b'["1"]')
 LATER = Message("2", "shop.remind", "q", b"[]", 60_000)
@@ -29,6 +30,11 @@ def test_all_are_where_they_belong(q):
     for message in ALL:
         q.run(calls.enqueue(q.keys.queue(message.queue), [message]))
     assert [q.entries(q.ready), q.entries(q.keys.queue("mails").ready), list(q.delayed())] == together
+
+
+def test_none_at_all_is_nothing(q):
+    assert enqueue_all(q) == set()
+    assert q.everything() == {}
 
 
 def test_the_order_is_kept_and_a_queue_is_new_once(q):
@@ -99,6 +105,41 @@ def test_memory_that_becomes_full_on_the_way_stops_nothing(q):
         assert landed == 0, "the second one found no room"
     finally:
         q.redis("CONFIG", "SET", "maxmemory", before)
+
+
+@pytest.fixture
+def limited(q):
+    """Give a function that takes permissions of this connection's user away; it is the default one after the test."""
+
+    def limit(*rules):
+        q.redis("ACL", "SETUSER", "limited", "reset", "on", "nopass", "~*", "&*", "+@all", *rules)
+        q.redis("AUTH", "limited", "x")
+
+    yield limit
+    q.redis("AUTH", "default", "x")
+    q.redis("ACL", "DELUSER", "limited")
+
+
+@pytest.mark.parametrize("command", ["xadd", "zadd", "hset", "hexists", "exists", "type", "xgroup|create"])
+def test_a_permission_that_is_missing_is_said_before_anything_is_written(q, limited, command):
+    """Not when half of the messages are there."""
+    q.enqueue("0", delay_ms=60_000)
+    limited(f"-{command}")
+    before = {key: q.redis("DUMP", key) for key in q.redis("KEYS", "*")}
+    with pytest.raises(BrokerRefused):
+        enqueue_all(q, *ALL)
+    assert {key: q.redis("DUMP", key) for key in q.redis("KEYS", "*")} == before
+
+
+def test_a_channel_that_is_forbidden_is_said_before_anything_is_written(q, limited):
+    """It is needed only while somebody listens."""
+    with q.listening("sq:events:*", pattern=True):
+        limited("resetchannels", "&sq:events:q:*")
+        with pytest.raises(BrokerRefused, match=r"PUBLISH to sq:events:mails:shop\.mail:queued"):
+            enqueue_all(q, *ALL)
+        assert q.redis("KEYS", "*") == []
+    until(lambda: not q.redis("PUBSUB", "NUMPAT"))
+    assert enqueue_all(q, *ALL) == {"q", "mails"}
 
 
 def test_listeners_hear_of_all(q):

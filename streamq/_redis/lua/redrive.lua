@@ -29,7 +29,7 @@ local function redrive(record, letter, id, found)
     if value then to[#to + 1], to[#to + 2] = name, value end
   end
   local is_same = id == known.id
-  local fence = is_same and math.max(redis.call('HGET', record, 'fence') or 0, known.fence or 0) + 1
+  local fence = is_same and math.max(tonumber(redis.call('HGET', record, 'fence') or 0), tonumber(known.fence) or 0) + 1
   add('fence', fence, fields)
   add('fence', fence, about)
   add('at', is_same and (known.at or string.match(found[6], '^%d+')), fields)

@@ -48,8 +48,18 @@ def _choice_options(command: F) -> F:
     """Add the arguments and options that say which letters are meant; `_opened` takes their values."""
     for add in (
         click.option("--limit", type=click.IntRange(1), help="Only the first so many, oldest first, queue by queue."),
-        click.option("--newer-than", type=_Age(), metavar="AGE", help="Only what died less than, say, 2h ago."),
-        click.option("--older-than", type=_Age(), metavar="AGE", help="Only what died more than, say, 2h ago."),
+        click.option(
+            "--newer-than",
+            type=_Age(),
+            metavar="AGE",
+            help="Only what died less than so long ago: 90s, 30m, 2h, 1d12h.",
+        ),
+        click.option(
+            "--older-than",
+            type=_Age(),
+            metavar="AGE",
+            help="Only what died more than so long ago: 90s, 30m, 2h, 1d12h.",
+        ),
         click.option("--reason", metavar="TEXT", help="Only those with this text in their reason; may hold * and ?."),
         click.option("--task", metavar="NAME", help="Only those of this task; may hold * and ?."),
         click.option("-Q", "--queue", multiple=True, help="Only those of this queue; may be given again."),
@@ -132,7 +142,9 @@ def list_letters(url: str, namespace: str, *, as_json: bool, **choice: Any) -> N
 @json_option("Print a JSON object; if the task has several letters, one a line.")
 @server_options
 def show(one_id: str, url: str, namespace: str, *, as_json: bool) -> None:
-    """Show the dead letter ID, or those of the task ID, with arguments, error and traceback.
+    """Show all that a dead letter holds.
+
+    ID is that of a letter or of a task; arguments, error and traceback are shown.
 
     Exit code: 1 if there is none.
     """
@@ -156,8 +168,9 @@ def show(one_id: str, url: str, namespace: str, *, as_json: bool) -> None:
 @click.option("--new-ids", is_flag=True, help="Make new tasks of them; also of those whose id is in conflict.")
 @server_options
 def redrive(url: str, namespace: str, *, everything: bool, reset: bool, new_ids: bool, **choice: Any) -> None:
-    """Put dead letters back on their queues, to be run again under the same id.
+    """Put dead letters back on their queues.
 
+    They run again under the same id, as soon as a worker is free.
     What is no message cannot be run and stays; so does a letter whose id was enqueued again meanwhile.
 
     Exit code: 1 if some were in conflict, or if none has one of the IDs.

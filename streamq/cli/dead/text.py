@@ -89,7 +89,8 @@ def as_text(letter: DeadLetter) -> str:
         args = letter.args
         lines += _block("arguments", _text(args) if isinstance(args, bytes) else to_json(args, indent=indent))
     else:
-        lines += ["fields:", *(in_one_line(f"  {_text(name)} = {_text(value)}") for name, value in letter.fields)]
+        lines.append(in_one_line(f"fields, for it {letter.unreadable}:"))
+        lines += [in_one_line(f"  {_text(name)} = {_text(value)}") for name, value in letter.fields]
     error, trace = f"{letter.error.type}: {letter.error.message}".removeprefix(": "), letter.error.traceback.strip("\n")
     lines += _block("error", error) if error else []
     return "\n".join([*lines, "", *_lines(trace)] if trace not in {"", error} else lines)
