@@ -10,9 +10,11 @@ from typing import Any, Self, TypeVar
 
 from streamq.broker.producer import Broker
 from streamq.config import Durability, Settings
+from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
 from streamq.results import AsyncResult
 from streamq.tasks import Signature, Task, make_current
+from streamq.transaction import Transaction
 
 R = TypeVar("R")
 Lifespan = Callable[["StreamQ"], AbstractAsyncContextManager[Any]]
@@ -129,6 +131,19 @@ class StreamQ:
         batch = [(signature, signature.to_message()) for signature in signatures]
         await self.broker.aenqueue_many((message for _, message in batch), durability)
         return [signature.to_result(message, self.broker) for signature, message in batch]
+
+    def transaction(self, *, durability: Durability | None = None) -> Transaction:
+        """Begin a block, ``with`` or ``async with``, whose calls are enqueued all or none; see `Transaction`.
+
+        Args:
+            durability: what the end of the block waits for; None: what the app says.
+        """
+        return Transaction(self.broker, durability)
+
+    @property
+    def dead_letters(self) -> DeadLetters:
+        """The dead letters of all queues, to be looked at, redriven or purged."""
+        return DeadLetters(self.broker)
 
     def close(self) -> None:
         """Close the connections that threads use. The app can be used again."""

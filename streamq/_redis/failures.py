@@ -68,6 +68,7 @@ POLICY = (
     Rule(redis_errors.AuthenticationError, BrokerRefused, Then.RAISE),
     Rule(redis_errors.AuthorizationError, BrokerRefused, Then.RAISE),
     Rule(redis_errors.NoPermissionError, BrokerRefused, Then.RAISE),
+    Rule(redis_errors.ClusterCrossSlotError, BrokerRefused, Then.RAISE),
     Rule(redis_errors.InvalidResponse, BrokerRefused, Then.RAISE, "this is not a Redis server: "),
     # Full. What frees memory is allowed all the same, so this reaches only who enqueues.
     Rule("OOM", BrokerOutOfMemory, Then.RAISE),

@@ -7,7 +7,7 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby, islice
 from operator import attrgetter, itemgetter
 
@@ -17,11 +17,12 @@ from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
 from streamq.broker import calls
+from streamq.broker.batch import clarified, enqueue_all
 from streamq.broker.durability import confirmation, require
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
 from streamq.config import Durability, Settings, check_durability
-from streamq.errors import NotDurable
+from streamq.errors import BrokerError, NotDurable
 from streamq.lifecycle import State
 from streamq.message import Message
 
@@ -122,7 +123,7 @@ class Broker:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
         """
-        wanted = check_durability(self.settings.durability if durability is None else durability)
+        wanted = self._wanted(durability)
         if wanted != "async":
             self._enqueue_confirmed(messages, wanted)
             return
@@ -132,7 +133,7 @@ class Broker:
 
     async def aenqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
         """Put messages on their queues, as `enqueue_many` does."""
-        wanted = check_durability(self.settings.durability if durability is None else durability)
+        wanted = self._wanted(durability)
         if wanted != "async":
             await self._aenqueue_confirmed(messages, wanted)
             return
@@ -159,6 +160,9 @@ class Broker:
             if missing:
                 raise self._not_durable(wanted, missing)
 
+    def _wanted(self, durability: Durability | None) -> Durability:
+        return check_durability(self.settings.durability if durability is None else durability)
+
     def _require(self, wanted: Durability) -> None:
         if wanted not in self._can_confirm:
             require(self.sync, wanted)
@@ -167,6 +171,43 @@ class Broker:
     def _not_durable(self, wanted: Durability, missing: str) -> NotDurable:
         self._can_confirm.discard(wanted)  # another server may be the master by now: the next call asks again
         return NotDurable(f"enqueued, but not as safe as durability={wanted!r} asks: {missing}")
+
+    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
+        """Put messages on their queues, all or none: one script, one round trip.
+
+        Raises:
+            BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
+            NotDurable: all are in Redis, but have not been confirmed in time.
+        """
+        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        try:
+            if wanted == "async":
+                new = self.sync.run(call)
+            else:
+                self._require(wanted)
+                [new], missing = self.sync.run_confirmed([call], confirmation(wanted))
+        except BrokerError as error:
+            raise clarified(error, messages) from error.__cause__
+        if new:
+            self.sync.run(calls.register_queues(self.keys, new))
+        if missing:
+            raise self._not_durable(wanted, missing)
+
+    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
+        """Put messages on their queues, all or none, as `enqueue_all` does."""
+        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        try:
+            if wanted == "async":
+                new = await self.on_loop.run(call)
+            else:
+                await asyncio.to_thread(self._require, wanted)
+                [new], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
+        except BrokerError as error:
+            raise clarified(error, messages) from error.__cause__
+        if new:
+            await self.on_loop.run(calls.register_queues(self.keys, new))
+        if missing:
+            raise self._not_durable(wanted, missing)
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""

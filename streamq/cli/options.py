@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,8 +61,9 @@ def print_any_text() -> None:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Write a value as JSON, in the letters of its language."""
-    return json.dumps(value, indent=indent, ensure_ascii=False)
+    """Write a value as JSON, in the letters of its language, but with escapes for what commands a terminal."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return re.sub("[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", text)  # json escapes those below 0x20
 
 
 def in_one_line(text: str) -> str:

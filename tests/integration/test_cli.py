@@ -118,7 +118,9 @@ def one_line(run):
     return run.stderr
 
 
-@pytest.mark.parametrize("command", ["", "call", "events", "queues", "result", "worker"])
+@pytest.mark.parametrize(
+    "command", ["", "call", "dead", "dead list", "dead purge", "events", "queues", "result", "worker"]
+)
 def test_help_answers_without_heavy_imports(command):
     """Help is there at once, for nothing is imported that it does not need."""
     run = subprocess.run(

@@ -73,6 +73,9 @@ def right() -> None:
     assert_type(app.enqueue_many((greet.s(name) for name in "ab"), durability="fsync"), list[AsyncResult[str]])
     assert_type(count.using(task_id="1").s("a", day=date.min), Signature[list[str]])
     assert_type(app.result("1"), AsyncResult[Any])
+    with app.transaction() as batch:
+        assert_type(batch.enqueue(add.s(1, 2)), AsyncResult[int])
+        assert_type(batch.enqueue(count.using(queue="slow").s("a", day=date.min)), AsyncResult[list[str]])
 
 
 async def right_async() -> None:
@@ -80,6 +83,8 @@ async def right_async() -> None:
     assert_type(await (await add.using(task_id="x").adelay(1)).aget(timeout=1), int)
     assert_type(await (await count.adelay("a", day=date.min)).aget(), list[str])
     assert_type(await app.aenqueue_many([greet.s("x")]), list[AsyncResult[str]])
+    async with app.transaction() as batch:
+        assert_type(batch.enqueue(greet.s("x")), AsyncResult[str])
     assert_type(await add(1, 2), int)
     assert_type(await about("x"), str)
     assert_type(await (await about.using(queue="slow").adelay(name="x")).aget(), str)
@@ -108,6 +113,7 @@ def rejected(context: Context) -> None:
     add.using(task_id=17)  # wrong
     noted.delay("3")  # wrong
     app.enqueue_many([add.delay(1)])  # wrong
+    app.transaction().enqueue(add.delay(1))  # wrong
     app.task(timeout="soon")  # wrong
     app.task(raises=(int,))  # wrong
     app.task(bind=True)(without_context)  # wrong

@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import calls, diagnosis, durability, reads
+from streamq.broker import batch, calls, diagnosis, durability, letters, reads
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 
@@ -61,8 +61,19 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "look": [calls.look(QUEUE, task_id) for task_id in IDS],
     "forget": [calls.forget(QUEUE, task_id) for task_id in IDS],
     "forbidden": [diagnosis.forbidden(KEYS, ["orders", "mail"]), diagnosis.forbidden(KEYS, [])],
+    "letters": [letters.letters(QUEUE, b"-", b"1-1"), letters.letters(QUEUE, b"(1-1", b"7")],
+    "redrive": [
+        letters.redrive(QUEUE, [(b"1-%d" % n, task_id) for n, task_id in enumerate(IDS)], reset=reset)
+        for reset in (False, True)
+    ],
     "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
 }
+# The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
+OTHERS = [message._replace(queue=f"orders.{number}") for number, message in enumerate(MESSAGES)]
+SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
+    "enqueue_all": [batch.enqueue_all(KEYS, MESSAGES), batch.enqueue_all(KEYS, OTHERS), batch.enqueue_all(KEYS, [])],
+}
+ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES
 # The keys of a plain command are where the command has them.
 PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]]] = {
     "create_group": (calls.create_group(QUEUE.ready), lambda words: words[2:3]),
@@ -88,6 +99,8 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "ability": (durability.ability("fsync"), lambda _: ()),
     "fsync_policy": (durability.fsync_policy(), lambda _: ()),
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
+    "newest": (letters.newest(QUEUE), lambda words: words[1:2]),
+    "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
 }
 
 
@@ -105,12 +118,12 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (calls, diagnosis, durability, reads)
+        for module in (batch, calls, diagnosis, durability, letters, reads)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
     building = {name for name, returned in functions.items() if returned.startswith("Call[")}
-    assert building == {*SCRIPT_CALLS, *PLAIN_CALLS}
+    assert building == {*ALL_SCRIPT_CALLS, *PLAIN_CALLS}
 
 
 @pytest.mark.parametrize("name", SCRIPT_CALLS)
@@ -122,10 +135,23 @@ def test_a_script_touches_one_slot(name):
         assert slots(keys) <= {key_slot(b"orders")}
 
 
-@pytest.mark.parametrize("name", SCRIPT_CALLS)
+def test_a_transaction_touches_the_keys_of_its_messages_alone():
+    """Three of each message's queue, all in the slot of that queue; with one queue it is one slot, as ever."""
+    one_queue, several, nothing = SEVERAL_QUEUES["enqueue_all"]
+    assert slots(keys_of(one_queue)) == {key_slot(b"orders")}
+    assert keys_of(nothing) == []
+    keys = keys_of(several)
+    assert len(keys) == 3 * len(OTHERS)
+    for message, *three in zip(OTHERS, keys[::3], keys[1::3], keys[2::3], strict=True):
+        queue = KEYS.queue(message.queue)
+        assert three == [queue.ready, queue.delayed, queue.record(message.id)]
+        assert slots(three) == {key_slot(message.queue.encode())}
+
+
+@pytest.mark.parametrize("name", ALL_SCRIPT_CALLS)
 def test_a_script_call_can_be_sent_with_its_text(name):
     """By its digest or by its text: the server sees the same script with the same keys and arguments."""
-    for call in SCRIPT_CALLS[name]:
+    for call in ALL_SCRIPT_CALLS[name]:
         script = scripts.load(name)
         assert call.words[:2] == ("EVALSHA", script.digest)
         assert script.digest == hashlib.sha1(script.text.encode()).hexdigest()  # noqa: S324 - as servers name it
@@ -141,15 +167,18 @@ def test_a_plain_command_touches_one_slot(call, find_keys):
 
 
 def test_no_call_uses_what_loses_tasks_or_takes_long():
-    every = [call for some in SCRIPT_CALLS.values() for call in some] + [call for call, _ in PLAIN_CALLS.values()]
+    every = [call for some in ALL_SCRIPT_CALLS.values() for call in some] + [call for call, _ in PLAIN_CALLS.values()]
     never = {"NOACK", "FORCE", "MAXLEN", "MINID", "XTRIM", "KEYS", "SCAN"}
     assert not [call for call in every if never & set(map(str, call.words))]
 
 
 def test_the_doctor_asks_for_every_command():
-    """All that scripts, workers and producers run, but not what only those run who look at queues."""
+    """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    in_scripts = {split(words)[0].strip("'") for name in WHOLE for words in _CALL.findall(code(name))}
+    of_operators = {"letters", "redrive"}
+    in_scripts = {
+        split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))
+    }
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
     assert {json.loads(words)[0] for words in asked.words[3:]} == needed
@@ -176,13 +205,13 @@ FRAGMENTS = [name for name in SCRIPTS if name.startswith("_")]
 WHOLE = [name for name in SCRIPTS if not name.startswith("_")]
 
 _CALL = re.compile(r"redis\.p?call\(\s*([^()]*(?:\([^()]*\)[^()]*)*)")
-_FROM_KEYS = re.compile(r"KEYS\[\w+\]|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d\]")
+_FROM_KEYS = re.compile(r"KEYS\[\w+(?: \+ \d)?\]|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d\]")
 _KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
 _KEY_SECOND = {"XGROUP"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
     "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
-    "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
+    "PERSIST", "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 
 
@@ -221,7 +250,7 @@ def keys_in(text: str) -> set[str]:
 
 
 def test_every_script_is_called():
-    assert set(WHOLE) == set(SCRIPT_CALLS)
+    assert set(WHOLE) == set(ALL_SCRIPT_CALLS)
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -242,10 +271,13 @@ def test_a_script_uses_the_keys_it_was_given(name):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_shared_function_is_given_a_key_of_the_script(name):
-    """What the shared functions call ``record`` is what their callers have from KEYS."""
+    """What the functions call ``record``, or another key, is what their callers have from KEYS."""
     text = code(name)
     for words in re.findall(r"^(?!.*function).*\b(?:settle|write_dead)\((.*)\)", text, re.MULTILINE):
         assert split(words)[0] in keys_in(text)
+    for function, number in {"settle": 1, "put": 3, "is_free": 1, "redrive": 1}.items():
+        for words in re.findall(rf"^(?!.*function).*\b{function}\((.*)\)", text, re.MULTILINE):
+            assert set(split(words)[:number]) <= keys_in(text)
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -270,7 +302,8 @@ def test_no_script_uses_what_loses_tasks_or_takes_long(name):
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_only_enqueueing_may_be_refused_when_memory_is_full(name):
+def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
-    assert flags in ({""} if name == "enqueue" else {" flags=allow-oom", " flags=no-writes"})
+    makes_work = name in {"enqueue", "enqueue_all", "redrive"}
+    assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})

@@ -31,6 +31,7 @@ from streamq.errors import (
         (redis_errors.BusyLoadingError("LOADING Redis is loading the dataset in memory"), BrokerUnavailable),
         (redis_errors.ReadOnlyError("You can't write against a read only replica."), BrokerUnavailable),
         (redis_errors.MaxConnectionsError("Too many connections"), BrokerUnavailable),
+        (redis_errors.ClusterCrossSlotError("Keys in request don't hash to the same slot"), BrokerRefused),
         (redis_errors.ClusterDownError("CLUSTERDOWN The cluster is down"), BrokerUnavailable),
         (redis_errors.TryAgainError("TRYAGAIN Multiple keys request during rehashing of slot"), BrokerUnavailable),
         (redis_errors.ResponseError("MISCONF Redis is configured to save RDB snapshots"), BrokerUnavailable),

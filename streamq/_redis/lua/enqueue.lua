@@ -4,6 +4,7 @@
 -- ARGV: group, event channels, queue, then for each message: id, task, args, delay in ms
 -- Returns 1 if the queue is new, else 0; if some messages were there already, a list of that and their positions.
 --@include events
+--@include put
 local stream, delayed = KEYS[1], KEYS[2]
 local group, channels, queue = ARGV[1], ARGV[2], ARGV[3]
 local new_queue = redis.call('EXISTS', stream) == 0
@@ -14,18 +15,6 @@ local reply = { new_queue and 1 or 0 }
 for i = 3, #KEYS do
   local record, at = KEYS[i], 4 * i - 8
   local id, task, args, delay = ARGV[at], ARGV[at + 1], ARGV[at + 2], tonumber(ARGV[at + 3])
-  if redis.call('HEXISTS', record, 'state') == 1 then
-    reply[#reply + 1] = i - 3
-    local state = redis.call('HGET', record, 'state')
-    redis.call('HSET', record, 'state', state) -- a write, for WAIT to wait for: the first may not have arrived
-  elseif delay > 0 then
-    redis.call('ZADD', delayed, now + delay, id)
-    redis.call('HSET', record, 'state', 'delayed', 'task', task, 'args', args, 'at', now)
-    if listening then tell(channels, queue, task, id, 'delayed', { due = now + delay }) end
-  else
-    local entry = redis.call('XADD', stream, '*', 'id', id, 'task', task, 'args', args)
-    redis.call('HSET', record, 'state', 'queued', 'task', task, 'entry', entry)
-    if listening then tell(channels, queue, task, id, 'queued') end
-  end
+  if not put(stream, delayed, record, channels, queue, id, task, args, delay) then reply[#reply + 1] = i - 3 end
 end
 return #reply > 1 and reply or reply[1] -- a list costs the server several microseconds more
