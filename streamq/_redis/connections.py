@@ -31,6 +31,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
+from streamq._redis.cancelling import cancelling
 from streamq._redis.failures import translate
 from streamq._redis.scripts import Call
 from streamq.config import display_url
@@ -204,6 +205,7 @@ class AsyncConnection:
         self._patient = patient
         retry = AsyncRetry(NoBackoff(), 0)
         self._options = _options(url, parse_async_url, read_timeout, retry, "AsyncEmbeddedConnection")
+        self._options["connection_class"] = cancelling(self._options.get("connection_class", redis.asyncio.Connection))
         self.client = redis.asyncio.Redis(connection_pool=AsyncConnectionPool(**self._options))
         self.client.response_callbacks.clear()  # replies are parsed by the calls
         self._send: Any = self.client.execute_command
