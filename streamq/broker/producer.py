@@ -29,6 +29,9 @@ class Broker:
     """Enqueues messages and reads records; every method has a sync form and an ``a`` form.
 
     Connections are opened at first use, one pool for all threads and one for each event loop.
+
+    The name of a queue is noted when it is new; and when a message was there already, because the reply that said that
+    the queue is new may have got lost.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -90,25 +93,27 @@ class Broker:
     def enqueue(self, message: Message) -> None:
         """Put one message on its queue: one script, one round trip."""
         found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
-        if found.new_queue:
+        if found.new_queue or found.known:
             self.sync.run(calls.register_queues(self.keys, [message.queue]))
 
     async def aenqueue(self, message: Message) -> None:
         """Put one message on its queue: one script, one round trip."""
         found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
-        if found.new_queue:
+        if found.new_queue or found.known:
             await self.on_loop.run(calls.register_queues(self.keys, [message.queue]))
 
     def enqueue_many(self, messages: Iterable[Message]) -> None:
         """Put messages on their queues, some hundred to a round trip, in the order given for each queue."""
         for queue, call in self._bulk(messages):
-            if self.sync.run(call).new_queue:
+            found = self.sync.run(call)
+            if found.new_queue or found.known:
                 self.sync.run(calls.register_queues(self.keys, [queue]))
 
     async def aenqueue_many(self, messages: Iterable[Message]) -> None:
         """Put messages on their queues, some hundred to a round trip, in the order given for each queue."""
         for queue, call in self._bulk(messages):
-            if (await self.on_loop.run(call)).new_queue:
+            found = await self.on_loop.run(call)
+            if found.new_queue or found.known:
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
 
     def watch(self, queue: str, task_id: str) -> Record:
