@@ -20,6 +20,7 @@ from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.retry import Retry
 
+from streamq._redis.cancelling import cancelling
 from streamq._redis.urls import Place, read_url
 
 CONNECT_SECONDS = 5.0
@@ -73,8 +74,12 @@ def open_async_pool(url: str, read_timeout: float) -> tuple[AsyncConnectionPool,
     retry, place = AsyncRetry(NoBackoff(), 0), read_url(url, parse_async_url)
     options = _options(place, read_timeout, retry, "AsyncEmbeddedConnection")
     if not place.sentinels:
+        options["connection_class"] = cancelling(options.get("connection_class", redis.asyncio.Connection))
         return AsyncConnectionPool(**options), []
     module: Any = redis.asyncio.sentinel
+    is_safe = options.pop("ssl", False)
+    kind = module.SentinelManagedSSLConnection if is_safe else module.SentinelManagedConnection
+    options["connection_class"] = cancelling(kind)
     manager = module.Sentinel(place.sentinels, sentinel_kwargs=_sentinel_options(place, retry))
     return module.SentinelConnectionPool(place.service, manager, **options), manager.sentinels
 

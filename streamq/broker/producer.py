@@ -34,6 +34,9 @@ class Broker:
     """Enqueues messages and reads records; every method has a sync form and an ``a`` form.
 
     Connections are opened at first use, one pool for all threads and one for each event loop.
+
+    The name of a queue is noted when it is new; and when a message was there already, because the reply that said that
+    the queue is new may have got lost.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -104,7 +107,7 @@ class Broker:
             self.enqueue_many((message,), durability)
             return
         found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
-        if found.new_queue:
+        if found.new_queue or found.known:
             self.sync.run(calls.register_queues(self.keys, [message.queue]))
 
     async def aenqueue(self, message: Message, durability: Durability | None = None) -> None:
@@ -113,7 +116,7 @@ class Broker:
             await self.aenqueue_many((message,), durability)
             return
         found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
-        if found.new_queue:
+        if found.new_queue or found.known:
             await self.on_loop.run(calls.register_queues(self.keys, [message.queue]))
 
     def enqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
@@ -128,7 +131,8 @@ class Broker:
             self._enqueue_confirmed(messages, wanted)
             return
         for queue, call in self._bulk(messages):
-            if self.sync.run(call).new_queue:
+            found = self.sync.run(call)
+            if found.new_queue or found.known:
                 self.sync.run(calls.register_queues(self.keys, [queue]))
 
     async def aenqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
@@ -138,7 +142,8 @@ class Broker:
             await self._aenqueue_confirmed(messages, wanted)
             return
         for queue, call in self._bulk(messages):
-            if (await self.on_loop.run(call)).new_queue:
+            found = await self.on_loop.run(call)
+            if found.new_queue or found.known:
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
 
     def _enqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:

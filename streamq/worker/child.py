@@ -217,7 +217,7 @@ class _Child:
                 await self._committer.settled()
         await self._give_back(self._holdings.all())
         self._committer.close()
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, BrokerError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._committing
                 await self._heartbeat.say("offline")

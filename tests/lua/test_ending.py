@@ -91,6 +91,20 @@ def test_a_forgotten_task_leaves_no_record(q):
     assert q.record() == {}
 
 
+def test_an_outcome_of_an_earlier_task_of_the_same_id_is_refused(q):
+    """The id was forgotten and used anew, so that the fence is the same again; the new task has not run."""
+    (old,) = q.deliver("1")
+    q.finish(old)
+    q.run(calls.forget(q.queue, "1"))
+    (new,) = q.deliver("1")
+    assert (new.message, new.fence) == (old.message, old.fence)
+    before = q.everything()
+    assert q.finish(old) == [0]
+    assert q.everything() == before
+    assert q.finish(new) == []
+    assert q.record()["state"] == "succeeded"
+
+
 def test_those_who_wait_are_woken(q):
     """Each client once, on its own channel, with the id; the record is there by then."""
     (delivery,) = q.deliver("1")

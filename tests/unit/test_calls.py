@@ -176,9 +176,7 @@ def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
     of_operators = {"letters", "redrive"}
-    in_scripts = {
-        split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))
-    }
+    in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
     assert {json.loads(words)[0] for words in asked.words[3:]} == needed

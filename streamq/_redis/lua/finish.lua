@@ -13,8 +13,10 @@ local refused, ended = {}, {}
 for i = 2, #KEYS do
   local record, at = KEYS[i], 6 * i - 5
   local entry, fence, state, body, id, task = unpack(ARGV, at, at + 5)
-  local was, current, waiters, forget = unpack(redis.call('HMGET', record, 'state', 'fence', 'waiters', 'forget'))
-  if was and (current or '0') ~= fence then
+  local was, current, its_entry, waiters, forget =
+    unpack(redis.call('HMGET', record, 'state', 'fence', 'entry', 'waiters', 'forget'))
+  -- The entry is compared too: an id that was forgotten and used anew begins with the same fences.
+  if was and ((current or '0') ~= fence or (its_entry or entry) ~= entry) then
     refused[#refused + 1] = i - 2
   else
     -- Without a record (it was deleted by hand) there is nothing to commit to, but the entry must not stay.

@@ -1,0 +1,498 @@
+"""Each call to Redis in the life of a task fails, before or after it was carried out, is slow, or loses its caller.
+
+Whatever happens: the task runs, its outcome is committed once, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from streamq import State, results
+from streamq._redis.keys import GROUP, Keys
+from streamq.broker import calls, fleet
+from streamq.config import Settings, WorkerSettings
+from streamq.errors import BrokerError
+from streamq.worker import child, promoter, reaper
+from streamq.worker.child import Job, Stop, serve
+from tests.proxy import SCRIPTS, Fault, Proxy, Strike
+
+LEASE = 0.4  # seconds
+RENEWALS = 4  # in a lease
+SLOW = 0.1  # seconds that a reply is held back: longer than what is cancelled meanwhile needs to end
+PROBE = "probe"
+STOP = "stop"
+CANCEL = "cancel"
+QUEUE = Keys("sq").queue("default")
+
+
+class Stage:
+    """One life of a task: its parts, and what is left of it at the end.
+
+    Args:
+        server_url: the server's own URL.
+        proxy: the way to it on which the fault happens.
+        module: the tasks, whose app goes one of these ways.
+        connection: straight to the server.
+    """
+
+    def __init__(self, server_url: str, proxy: Proxy, module: Any, connection: Any) -> None:
+        self.server_url = server_url
+        self.proxy = proxy
+        self.module = module
+        self.run = connection.run
+        self.redis = connection.client.execute_command
+        self.strike: Strike | None = None
+        self.stops = False
+        self.cancels = False
+        self.dead = 0
+        self.ends_as = State.SUCCEEDED
+        self.idle: set[str] = set()  # consumers that may be left, with nothing pending
+        self._ids: list[str] = []
+        self._probe = connection.client.pubsub()
+        self._probe.subscribe(f"sq:done:{PROBE}")
+
+    def plan(self, call: str, fault: str) -> None:
+        """Have a fault happen to ``NAME`` or to ``NAME#NTH``."""
+        name, _, nth = call.partition("#")
+        self.stops, self.cancels = fault == STOP, fault == CANCEL
+        kind = Fault.DELAY if fault in (STOP, CANCEL) else Fault(fault)
+        self.idle.add("w-1")  # if it cannot hand back or retire, nobody does so for it
+        self.strike = self.proxy.strike(name, kind, nth=int(nth or 1), seconds=SLOW)
+
+    @property
+    def struck(self) -> bool:
+        return self.strike is not None and self.strike.struck
+
+    # ---- parts
+
+    async def enqueue(self, task: str = "once", **options: Any) -> str:
+        """Enqueue a task straight, and count its commits."""
+        result = await asyncio.to_thread(getattr(self.module, task).using(**options).delay)
+        self.expect(result.id)
+        return result.id
+
+    def expect(self, task_id: str) -> None:
+        """Have the end of a task, which is committed whenever it is, noted by a waiter of our own."""
+        self.run(calls.watch(QUEUE, task_id, PROBE))
+        self._ids.append(task_id)
+
+    def job(self, url: str, name: str, *, knows_tasks: bool = True, **options: Any) -> Job:
+        worker = WorkerSettings(lease=LEASE, **{"grace": 5.0, **options})
+        tasks = dict(self.module.app.tasks) if knows_tasks else {}
+        return Job(Settings(url, max_deaths=100), worker, name, tasks, None)
+
+    @contextlib.asynccontextmanager
+    async def worker(self, **options: Any) -> AsyncIterator[None]:
+        """Run a worker behind the proxy; one that is to stop when the fault happens has a successor."""
+        job = self.job(self.proxy.url, "w-1", **options)
+        async with asyncio.timeout(10), serving(job) as stop:
+            watching = asyncio.create_task(self._stop_at_strike(stop, **options))
+            try:
+                yield
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    async def _stop_at_strike(self, stop: Stop, **options: Any) -> None:
+        if self.stops:
+            await until(lambda: self.struck)
+            stop.asked.set()
+            async with self.successor(**options):
+                await asyncio.Event().wait()
+
+    @contextlib.asynccontextmanager
+    async def successor(self, **options: Any) -> AsyncIterator[None]:
+        """Run a worker that no fault reaches."""
+        async with asyncio.timeout(10), serving(self.job(self.server_url, "w-2", **options)):
+            yield
+
+    def state(self, task_id: str) -> State:
+        return self.run(calls.look(QUEUE, task_id)).state
+
+    async def ended(self) -> None:
+        """Wait until all tasks have ended, and the fault, if one is planned, has happened."""
+        await until(lambda: all(self.state(task_id).ended for task_id in self._ids))
+
+    # ---- the end
+
+    def commits(self) -> list[str]:
+        """Name the tasks whose end was told to our waiter, once for each time."""
+        self.redis("PUBLISH", f"sq:done:{PROBE}", "that is all")
+        told = []
+        while not told or told[-1] != "that is all":
+            message = self._probe.get_message(ignore_subscribe_messages=True, timeout=5)
+            told += [message["data"].decode()] if message else []
+        return told[:-1]
+
+    def check(self) -> None:
+        """Check that each task ran, was committed once, and that nothing is left."""
+        for task_id in self._ids:
+            record = self.run(calls.look(QUEUE, task_id))
+            assert record.state is self.ends_as
+            if self.ends_as is State.SUCCEEDED:
+                assert record.body in [b'"run %d"' % (n + 1) for n in range(self.module.runs[task_id])]
+        assert sorted(self.commits()) == sorted(self._ids)
+        for stream in QUEUE.streams:
+            assert self.redis("XLEN", stream) == 0
+            assert self.redis("XPENDING", stream, GROUP)[0] == 0
+            assert {found[1].decode() for found in self.redis("XINFO", "CONSUMERS", stream, GROUP)} <= self.idle
+        assert self.redis("EXISTS", QUEUE.delayed) == 0
+        assert self.redis("XLEN", QUEUE.dead) == self.dead
+        assert self.redis("SMEMBERS", "sq:queues") == [b"default"]
+
+    def close(self) -> None:
+        self._probe.close()
+
+
+async def until(what: Callable[[], object]) -> None:
+    while not what():  # noqa: ASYNC110 - it looks at the server
+        await asyncio.sleep(0.005)
+
+
+@contextlib.asynccontextmanager
+async def serving(job: Job) -> AsyncIterator[Stop]:
+    """Run a worker; it has to end in order."""
+    stop = Stop()
+    service = asyncio.create_task(serve(job, stop, lambda _server: None))
+    try:
+        yield stop
+    finally:
+        stop.asked.set()
+        await service
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Have those look more often who wait for what may have got lost."""
+    monkeypatch.setattr(child, "_BLOCK_SECONDS", 0.2)
+    monkeypatch.setattr(reaper, "_SWEEP_SECONDS", (0.03, 0.06))
+    monkeypatch.setattr(promoter, "_LONGEST_SECONDS", 0.05)
+    monkeypatch.setattr(results, "_LOOK_AGAIN_SECONDS", 0.1)
+
+
+@pytest.fixture
+def proxy(server_url, connection):
+    """Give a proxy of the server, which has all scripts: else the first call of each would be two."""
+    for script in SCRIPTS.values():
+        connection.client.execute_command("SCRIPT", "LOAD", calls.load(script).text)
+    with Proxy(server_url) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def working(quick, server_url, proxy, load_app_at, connection):
+    """Give a stage where the worker is behind the proxy."""
+    stage = Stage(server_url, proxy, load_app_at("tests.apps.lives", server_url), connection)
+    yield stage
+    stage.close()
+
+
+@pytest.fixture
+def calling(quick, server_url, proxy, load_app_at, connection):
+    """Give a stage where the caller is behind the proxy."""
+    stage = Stage(server_url, proxy, load_app_at("tests.apps.lives", proxy.url), connection)
+    yield stage
+    stage.close()
+
+
+# ---- lives of workers
+
+
+async def plain(stage: Stage) -> None:
+    """A task is fetched, run and committed."""
+    await stage.enqueue()
+    async with stage.worker():
+        await stage.ended()
+
+
+async def heard(stage: Stage) -> None:
+    """The same, while somebody listens to events."""
+    events = stage.module.app.broker.sync.pubsub()
+    events.psubscribe("sq:events:*")
+    events.get_message(timeout=5)
+    try:
+        await plain(stage)
+    finally:
+        events.close()
+
+
+async def delayed(stage: Stage) -> None:
+    """A task whose time comes is promoted."""
+    await stage.enqueue(countdown=0.001)
+    async with stage.worker():
+        await stage.ended()
+
+
+async def unknown(stage: Stage) -> None:
+    """A worker that does not know the task puts it back; another one runs it."""
+    task_id = await stage.enqueue()
+    async with stage.worker(knows_tasks=False):
+        await until(lambda: stage.state(task_id) is State.DELAYED)
+    stage.redis("ZADD", QUEUE.delayed, "XX", 1, task_id)
+    async with stage.successor():
+        await stage.ended()
+
+
+async def abandoned(stage: Stage) -> None:
+    """A worker has died with its supervisor; its task is reclaimed."""
+    await stage.enqueue()
+    take_as(stage, "ghost", idle_ms=60_000)
+    async with stage.worker():
+        await stage.ended()
+
+
+def take_as(stage: Stage, consumer: str, idle_ms: int) -> None:
+    with contextlib.suppress(BrokerError):
+        stage.run(calls.create_group(QUEUE.returned))
+    fetched = stage.run(calls.fetch(dict.fromkeys(QUEUE.streams, "default"), consumer, 10, 0))
+    for one in fetched:
+        stage.redis("XCLAIM", one.stream, GROUP, consumer, 0, one.entry, "IDLE", idle_ms, "JUSTID")
+    stage.idle.add(consumer)
+
+
+async def malformed(stage: Stage) -> None:
+    """An entry that is no message is moved to the dead letters, and the task behind it runs."""
+    stage.run(calls.create_group(QUEUE.ready))
+    stage.redis("XADD", QUEUE.ready, "*", "garbage", "in")
+    stage.dead = 1
+    await stage.enqueue()
+    async with stage.worker():
+        await stage.ended()
+        await until(lambda: stage.redis("XLEN", QUEUE.dead))
+
+
+async def given_up(stage: Stage) -> None:
+    """A task that no worker has known for long goes to the dead letters."""
+    task_id = await stage.enqueue()
+    words = stage.redis("XRANGE", QUEUE.ready, "-", "+")[0][1]
+    stage.redis("XTRIM", QUEUE.ready, "MAXLEN", 0)
+    entry = stage.redis("XADD", QUEUE.ready, "*", *words, "at", 1)
+    stage.redis("HSET", QUEUE.record(task_id), "entry", entry)
+    stage.dead = 1
+    stage.ends_as = State.DEAD
+    async with stage.worker(knows_tasks=False):
+        await stage.ended()
+
+
+async def long(stage: Stage) -> None:
+    """A task runs for longer than its lease, which is renewed."""
+    await stage.enqueue("held")
+    async with stage.worker():
+        await until(lambda: stage.proxy.names.count("renew") > RENEWALS)
+        stage.module.go_on.set()
+        await stage.ended()
+
+
+async def stopped(stage: Stage) -> None:
+    """A worker is stopped while one task waits in its memory and another outlives the grace time."""
+    await stage.enqueue("held_in_thread")
+    await stage.enqueue("held_in_thread")
+    async with stage.worker(threads=1, concurrency=2, grace=0.05):
+        await until(lambda: stage.module.runs and stage.redis("XPENDING", QUEUE.ready, GROUP)[0] == 2)
+    stage.module.go_on_in_thread.set()
+    async with stage.successor():
+        await stage.ended()
+
+
+async def rescued(stage: Stage) -> None:
+    """A child has died; its supervisor hands back what it held."""
+    await stage.enqueue()
+    take_as(stage, "ghost", idle_ms=0)
+    with contextlib.suppress(BrokerError):  # if it fails, the lease brings the task back
+        await asyncio.to_thread(fleet.rescue, Settings(stage.proxy.url), ["default"], "ghost")
+    async with stage.successor():
+        await stage.ended()
+
+
+# ---- lives of callers
+
+
+class Threads:
+    """Callers that block."""
+
+    def __init__(self, stage: Stage, task_id: str) -> None:
+        sender = stage.module.once.using(task_id=task_id)
+        result = stage.module.app.result(task_id, queue="default")
+        self.delay = in_thread(sender.delay)
+        self.get = in_thread(result.get)
+        self.status = in_thread(result.status)
+        self.forget = in_thread(result.forget)
+        self.find = in_thread(stage.module.app.result(task_id).status)
+        self.close = in_thread(stage.module.app.close)
+
+
+class Loop:
+    """Callers on the event loop, which can be cancelled."""
+
+    def __init__(self, stage: Stage, task_id: str) -> None:
+        sender = stage.module.once.using(task_id=task_id)
+        result = stage.module.app.result(task_id, queue="default")
+        self.delay = cancelled_once(stage, sender.adelay)
+        self.get = cancelled_once(stage, result.aget)
+        self.status = cancelled_once(stage, result.astatus)
+        self.forget = cancelled_once(stage, result.aforget)
+        self.find = cancelled_once(stage, stage.module.app.result(task_id).astatus)
+        self.close = stage.module.app.aclose
+
+
+def in_thread(call: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    return lambda: asyncio.to_thread(call)
+
+
+def cancelled_once(stage: Stage, call: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    """Cancel the caller, if that is planned, while its call is under way, and make it again."""
+
+    async def caller() -> Any:
+        calling = asyncio.create_task(call())
+        struck_before = stage.struck
+        await until(lambda: calling.done() or (stage.struck and stage.cancels and not struck_before))
+        if not calling.done():
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+            return await call()
+        return calling.result()
+
+    return caller
+
+
+async def called(stage: Stage, caller: Callable[[Stage, str], Any]) -> None:
+    """A task is enqueued, looked at, waited for, and forgotten."""
+    task = caller(stage, "1")
+    try:
+        await task.delay()
+        assert stage.redis("XLEN", QUEUE.ready) == 1
+        stage.expect("1")
+        assert await task.status() is State.QUEUED
+        assert await task.find() is State.QUEUED
+        async with asyncio.timeout(10), asyncio.TaskGroup() as together, stage.successor():
+            got = together.create_task(task.get())
+            await stage.ended()
+            assert await got == "run 1"
+        stage.check()
+        assert stage.module.runs == {"1": 1}
+        forgot = await task.forget()
+        assert forgot or (stage.strike and stage.strike.name == "forget")  # it was so before the reply got lost
+        assert await task.status() is State.UNKNOWN
+    finally:
+        await task.close()
+
+
+# ---- which calls there are, and what happens to them
+
+SET_UP = "CLIENT SETNAME"
+LIKE_IT = "CLIENT SETINFO"  # sent after it, and twice
+FAILING = (Fault.BEFORE, Fault.AFTER, Fault.DELAY)
+
+WORKING = {
+    plain: (
+        *(SET_UP, "INFO", "XGROUP CREATE", "XGROUP CREATE#2", "SADD", "CLIENT ID", "XREADGROUP", "PUBSUB NUMPAT"),
+        *("finish", "CLIENT UNBLOCK", "retire", "retire#2"),
+    ),
+    heard: ("announce", "announce#2", "announce#3"),
+    delayed: ("due", "promote"),
+    unknown: ("park",),
+    given_up: ("bury",),
+    malformed: ("bury",),
+    abandoned: ("XAUTOCLAIM", "XAUTOCLAIM#2", "give_back"),
+    long: ("renew",),
+    stopped: ("give_back", "give_back#2"),
+    rescued: ("XREADGROUP", "give_back", "retire", "retire#2"),
+}
+CALLING = ("enqueue", "SADD", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE")
+# What is made when its worker is stopping already.
+AT_STOP = ("CLIENT UNBLOCK", "retire", "retire#2", "announce#3")
+
+
+def cases() -> list[Any]:
+    found = []
+    for life, made in WORKING.items():
+        for call in made:
+            stops = life not in (stopped, rescued) and call not in AT_STOP
+            found += [(life, call, fault) for fault in (*FAILING, *([STOP] if stops else []))]
+    return [pytest.param(*case, id=f"{case[0].__name__}-{case[1]}-{case[2]}") for case in found]
+
+
+@pytest.mark.parametrize(("life", "call", "fault"), cases())
+async def test_a_call_of_a_worker(working, life, call, fault):
+    """It fails, is slow, or its worker is asked to stop meanwhile."""
+    working.plan(call, fault)
+    await life(working)
+    assert working.struck
+    working.check()
+
+
+@pytest.mark.parametrize("fault", FAILING)
+@pytest.mark.parametrize("call", [SET_UP, *CALLING])
+async def test_a_call_of_a_thread(calling, call, fault):
+    """It fails or is slow; the caller does not notice."""
+    calling.plan(call, fault)
+    await called(calling, Threads)
+    assert calling.struck
+
+
+@pytest.mark.parametrize("fault", [*FAILING, CANCEL])
+@pytest.mark.parametrize("call", [SET_UP, *CALLING])
+async def test_a_call_on_a_loop(calling, call, fault):
+    """It fails or is slow, or is cancelled; then the caller can make it again."""
+    calling.plan(call, fault)
+    await called(calling, Loop)
+    assert calling.struck
+
+
+@pytest.mark.parametrize("life", WORKING)
+async def test_a_worker_makes_no_other_call(working, life):
+    """What is not listed above is not tested. Without a fault a worker leaves no consumer either."""
+    await life(working)
+    working.check()
+    listed = {call.partition("#")[0] for made in WORKING.values() for call in made}
+    assert set(working.proxy.names) <= {*listed, LIKE_IT}
+
+
+@pytest.mark.parametrize("caller", [Threads, Loop])
+async def test_a_caller_makes_no_other_call(calling, caller):
+    """What is not listed above is not tested."""
+    await called(calling, caller)
+    assert set(calling.proxy.names) <= {SET_UP, LIKE_IT, *CALLING}
+
+
+def test_each_script_is_struck():
+    """A script that no life calls is not tested."""
+    listed = {call.partition("#")[0] for made in (CALLING, *WORKING.values()) for call in made}
+    assert set(SCRIPTS.values()) <= listed
+
+
+async def test_a_cancellation_is_never_lost(calling):
+    """A caller that is cancelled at whatever step of its way ends: a time limit would not hold otherwise."""
+    sender = calling.module.once.using(task_id="1")
+    steps = 0
+    done = False
+    try:
+        while not done:
+            steps += 1
+            task = asyncio.create_task(sender.adelay())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            done = not task.cancel()
+            await asyncio.wait([task])
+            assert done or task.cancelled(), f"lost after {steps} steps"
+    finally:
+        await calling.module.app.aclose()
+    assert steps > 3
+
+
+async def test_a_storm(working):
+    """Where one call in twenty fails or is slow, all tasks end, and each is committed once."""
+    for _ in range(50):
+        await working.enqueue()
+    working.idle.add("w-1")
+    working.proxy.storm(seed=1, share=0.05, faults=FAILING, seconds=0.05)
+    async with working.worker(concurrency=2):
+        await working.ended()
+    working.check()
+    assert any(one.fault for one in working.proxy.passed)

@@ -1,0 +1,371 @@
+"""The scripts, called in any order by any number of workers, against a plain model of what they promise.
+
+Workers fetch, finish, put back, bury and hand back; they die, stall, and come back with what is no longer theirs;
+replies get lost, so that calls are sent twice. After each step everything in Redis is compared with the model.
+
+A long run, with other examples each time:
+
+    STREAMQ_MODEL_EXAMPLES=10000 pytest tests/integration/test_model.py --timeout 0
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import run_state_machine_as_test as play
+
+from streamq._redis.connections import SyncConnection
+from streamq._redis.keys import GROUP, Keys
+from streamq._redis.scripts import Call
+from streamq.broker import calls
+from streamq.lifecycle import State
+from streamq.message import Delivery, Malformed, Message
+
+KEYS = Keys("sq")
+QUEUE = KEYS.queue("q")
+STREAMS = QUEUE.streams
+ERROR = b'{"type":"E","message":"","args":[],"traceback":""}'
+END: Any = {"done": KEYS.done, "worker": "w", "ttl_ms": 3_600_000}
+EXAMPLES = int(os.environ.get("STREAMQ_MODEL_EXAMPLES", "0"))
+
+ids = st.sampled_from(["a", "b"])
+workers = st.sampled_from(["w-1", "w-2"])
+streams = st.sampled_from(STREAMS)
+twice = st.sampled_from([False, False, False, True])  # the reply to the first got lost
+
+
+@dataclass
+class Entry:
+    """An entry of a stream: whose message it is (None: it is none), and who has it (None: nobody yet)."""
+
+    task_id: str | None
+    fence: int
+    owner: str | None = None
+
+
+@dataclass
+class Record:
+    """What is stored of a task; `place` is its stream and entry, while it has one."""
+
+    state: State
+    place: tuple[str, bytes] | None = None
+    fence: int = 0
+    deaths: int = 0
+    body: bytes = b""
+    due: bool = False
+    forget: bool = False
+    waiters: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Model:
+    """What should be in Redis."""
+
+    records: dict[str, Record] = field(default_factory=dict)
+    entries: dict[str, dict[bytes, Entry]] = field(default_factory=lambda: {stream: {} for stream in STREAMS})
+    dead: list[str | None] = field(default_factory=list)
+
+    def held(self, stream: str, owner: str) -> list[bytes]:
+        return [key for key, entry in self.entries[stream].items() if entry.owner == owner]
+
+    def is_current(self, delivery: Delivery) -> bool:
+        """Whether a delivery is the last one of its task: what it leads to counts."""
+        record = self.records.get(delivery.message.id)
+        return record is not None and record.place == (delivery.stream, delivery.entry)
+
+    def settle(self, task_id: str, state: State, body: bytes) -> None:
+        record = self.records[task_id]
+        stream, key = record.place or ("", b"")
+        del self.entries[stream][key]
+        record.state, record.body, record.place = state, body, None
+        if record.forget:
+            del self.records[task_id]
+
+
+class Machine(RuleBasedStateMachine):
+    """Workers and callers of one queue."""
+
+    connection: SyncConnection
+    deliveries = Bundle("deliveries")
+    garbage = Bundle("garbage")
+
+    @initialize()
+    def empty(self) -> None:
+        self.model = Model()
+        self.bodies = 0
+        self.redis = self.connection.client.execute_command
+        self.redis("FLUSHALL")
+        for stream in STREAMS:
+            self.connection.run(calls.create_group(stream))
+
+    def send(self, call: Call[Any], twice: bool = False) -> Any:  # noqa: FBT001, FBT002 - a drawn value
+        reply = self.connection.run(call)
+        if twice:
+            self.connection.run(call)
+        return reply
+
+    def add(self, stream: str, task_id: str) -> None:
+        """Note that a script has written an entry; the record says which."""
+        record = self.model.records[task_id]
+        key = self.redis("HGET", QUEUE.record(task_id), "entry")
+        record.state, record.place = State.QUEUED, (stream, key)
+        self.model.entries[stream][key] = Entry(task_id, record.fence)
+
+    def returned(self, stream: str, keys: list[bytes], *, died: bool) -> None:
+        """Note that entries were given back."""
+        for key in keys:
+            task_id = self.model.entries[stream].pop(key).task_id
+            assert task_id is not None
+            record = self.model.records[task_id]
+            record.fence += 1
+            record.deaths += died
+            self.add(QUEUE.returned, task_id)
+
+    # ---- callers
+
+    @rule(task_id=ids, delay_ms=st.sampled_from([0, 0, 3_600_000]), twice=twice)
+    def enqueue(self, task_id, delay_ms, twice):
+        """A new id is a new task, and a known id is none."""
+        reply = self.send(calls.enqueue(QUEUE, [Message(task_id, "t", "q", b"[]", delay_ms)]), twice)
+        if task_id in self.model.records:
+            assert reply.known == [0]
+        elif delay_ms:
+            self.model.records[task_id] = Record(State.DELAYED)
+        else:
+            self.model.records[task_id] = Record(State.QUEUED)
+            self.add(QUEUE.ready, task_id)
+
+    @rule(target=garbage)
+    def add_garbage(self):
+        """An entry is written by hand that is no message."""
+        key = self.redis("XADD", QUEUE.ready, "*", "garbage", "in")
+        self.model.entries[QUEUE.ready][key] = Entry(None, 0)
+        return Malformed("q", QUEUE.ready, key, "has no id", None)
+
+    @rule(task_id=ids, client=st.sampled_from(["x", "y"]), twice=twice)
+    def watch(self, task_id, client, twice):
+        """The record is read as it is, and the client noted once."""
+        found = self.send(calls.watch(QUEUE, task_id, client), twice)
+        record = self.model.records.get(task_id)
+        assert (found.state, found.body) == ((record.state, record.body) if record else (State.UNKNOWN, b""))
+        if record and not record.state.ended and client not in record.waiters:
+            record.waiters.append(client)
+
+    @rule(task_id=ids)
+    def look(self, task_id):
+        """The record is read as it is; a message that a worker has is running."""
+        found = self.send(calls.look(QUEUE, task_id))
+        record = self.model.records.get(task_id)
+        state, owner = (record.state, None) if record else (State.UNKNOWN, None)
+        if record and record.place:
+            stream, key = record.place
+            owner = self.model.entries[stream][key].owner
+            state = State.RUNNING if owner else state
+        assert (found.state, found.worker) == (state, owner)
+
+    @rule(task_id=ids, twice=twice)
+    def forget(self, task_id, twice):
+        """The record of an ended task goes, that of another when it ends; then the id can be used anew."""
+        record = self.model.records.get(task_id)
+        assert self.send(calls.forget(QUEUE, task_id), twice) == (record is not None)
+        if record and record.state.ended:
+            del self.model.records[task_id]
+        elif record:
+            record.forget = True
+
+    # ---- time
+
+    @rule(task_id=ids)
+    def make_due(self, task_id):
+        """The time of a delayed task comes."""
+        self.redis("ZADD", QUEUE.delayed, "XX", 1, task_id)
+        if task_id in self.model.records:
+            self.model.records[task_id].due = True
+
+    @rule(twice=twice, also=st.lists(ids, max_size=2, unique=True))
+    def promote(self, twice, also):
+        """Those that are due move to the stream; those of another worker that was late do not."""
+        due = sorted(task_id for task_id, one in self.model.records.items() if one.state is State.DELAYED and one.due)
+        assert self.send(calls.due(QUEUE, 10)).task_ids == due
+        asked = [*due, *(task_id for task_id in also if task_id not in due)]
+        assert self.send(calls.promote(QUEUE, asked), twice) == len(due)
+        for task_id in due:
+            self.add(QUEUE.ready, task_id)
+
+    # ---- workers
+
+    @rule(target=deliveries, worker=workers, count=st.integers(1, 3))
+    def fetch(self, worker, count):
+        """Messages come in order, those that were returned first, each to one worker."""
+        found = self.send(calls.fetch(dict.fromkeys(STREAMS, "q"), worker, count, 0))
+        expected = []
+        for stream in STREAMS:
+            new = [(key, entry) for key, entry in self.model.entries[stream].items() if entry.owner is None][:count]
+            for key, entry in new:
+                entry.owner = worker
+                expected.append((stream, key, entry.task_id, entry.fence))
+        assert [
+            (one.stream, one.entry, one.message.id, one.fence)
+            if isinstance(one, Delivery)
+            else (one.stream, one.entry, None, 0)
+            for one in found
+        ] == expected
+        return multiple(*(one for one in found if isinstance(one, Delivery)))
+
+    @rule(some=st.lists(deliveries, min_size=1, max_size=3, unique=True), good=st.booleans(), twice=twice)
+    def finish(self, some, good, twice):
+        """The outcome of the last delivery is committed, once; that of any other changes nothing."""
+        some = [one for one in some if one.stream == some[0].stream]
+        state = State.SUCCEEDED if good else State.FAILED
+        self.bodies += 1
+        body = b"%d" % self.bodies if good else ERROR[:-1] + b',"n":%d}' % self.bodies
+        self.send(
+            calls.finish(QUEUE, some[0].stream, [calls.Settlement(one, state, body) for one in some], **END), twice
+        )
+        for one in some:
+            if self.model.is_current(one):
+                self.model.settle(one.message.id, state, body)
+
+    @rule(one=deliveries, twice=twice)
+    def park(self, one, twice):
+        """The last delivery can be put back for later."""
+        current = self.model.is_current(one)
+        assert self.send(calls.park(QUEUE, one, 3_600_000, "why"), twice) == current
+        if current:
+            del self.model.entries[one.stream][one.entry]
+            record = self.model.records[one.message.id]
+            record.state, record.place, record.due = State.DELAYED, None, False
+            record.fence += 1
+
+    @rule(one=deliveries, twice=twice)
+    def bury(self, one, twice):
+        """The last delivery can be moved to the dead letters, which ends its task."""
+        current = self.model.is_current(one)
+        assert self.send(calls.bury(QUEUE, one, "why", ERROR, **END), twice) == current
+        if current:
+            self.model.settle(one.message.id, State.DEAD, ERROR)
+            self.model.dead.append(one.message.id)
+
+    @rule(one=consumes(garbage), twice=twice)
+    def bury_garbage(self, one, twice):
+        """What is no message is moved away, once it has been fetched."""
+        entry = self.model.entries[one.stream][one.entry]
+        fetched = entry.owner is not None
+        assert self.send(calls.bury(QUEUE, one, "why", ERROR, **END), twice) == fetched
+        if fetched:
+            del self.model.entries[one.stream][one.entry]
+            self.model.dead.append(None)
+
+    @rule(one=deliveries, worker=workers, twice=twice)
+    def hand_back(self, one, worker, twice):
+        """What a worker has it can hand back, and nothing else."""
+        mine = one.entry in self.model.held(one.stream, worker)
+        assert self.send(calls.give_back(QUEUE, one.stream, worker, [one], died=False), twice) == mine
+        if mine:
+            self.returned(one.stream, [one.entry], died=False)
+
+    @rule(worker=workers, some=st.lists(deliveries, max_size=3, unique=True), twice=twice)
+    def renew(self, worker, some, twice):
+        """Only what a worker still has is renewed."""
+        for stream in STREAMS:
+            keys = [one.entry for one in some if one.stream == stream]
+            mine = self.model.held(stream, worker)
+            assert self.send(calls.renew(stream, worker, keys), twice) == [key for key in keys if key not in mine]
+
+    @rule(worker=workers)
+    def die(self, worker):
+        """A child dies, and its supervisor gives back all that it held."""
+        for stream in STREAMS:
+            held = self.send(calls.held_by(QUEUE, stream, worker, 100))
+            assert [one.entry for one in held] == self.model.held(stream, worker)
+            good = [one for one in held if isinstance(one, Delivery)]
+            if good:
+                assert self.send(calls.give_back(QUEUE, stream, worker, good, died=True)) == len(good)
+                self.returned(stream, [one.entry for one in good], died=True)
+            assert self.send(calls.retire(stream, worker)) == (len(good) == len(held))
+
+    @rule(worker=workers, stream=streams, twice=twice, dies=st.booleans())
+    def reclaim(self, worker, stream, twice, dies):
+        """After a lease a worker takes over all that is pending and gives it back, unless it dies before that."""
+        claimed = self.send(calls.claim(QUEUE, stream, worker, lease_ms=0, cursor=b"0-0", count=100), twice).deliveries
+        pending = [key for key, entry in self.model.entries[stream].items() if entry.owner]
+        assert [one.entry for one in claimed] == pending
+        for key in pending:
+            self.model.entries[stream][key].owner = worker
+        good = [one for one in claimed if isinstance(one, Delivery)]
+        if good and not dies:
+            assert self.send(calls.give_back(QUEUE, stream, worker, good, died=True), twice) == len(good)
+            self.returned(stream, [one.entry for one in good], died=True)
+
+    # ---- what is there
+
+    @invariant()
+    def redis_is_as_the_model(self) -> None:
+        """Each task that has not ended is in one place, all owners and fences are right, and no key is left over."""
+        model = self.model
+        pipeline = self.connection.client.pipeline(transaction=False)
+        for stream in STREAMS:
+            pipeline.execute_command("XRANGE", stream, "-", "+")
+            pipeline.execute_command("XPENDING", stream, GROUP, "-", "+", 1000)
+        pipeline.execute_command("ZRANGE", QUEUE.delayed, 0, -1)
+        pipeline.execute_command("XRANGE", QUEUE.dead, "-", "+")
+        pipeline.execute_command("KEYS", "*")
+        for task_id in model.records:
+            pipeline.execute_command("HGETALL", QUEUE.record(task_id))
+            pipeline.execute_command("PTTL", QUEUE.record(task_id))
+        *found, delayed, dead, keys = (replies := pipeline.execute())[:7]
+        for stream, entries, pending in zip(STREAMS, found[::2], found[1::2], strict=True):
+            expected = model.entries[stream]
+            assert [(key, *_content(fields)) for key, fields in entries] == [
+                (key, one.task_id, one.fence) for key, one in expected.items()
+            ]
+            assert {key: owner.decode() for key, owner, *_ in pending} == {
+                key: one.owner for key, one in expected.items() if one.owner
+            }
+        waiting = {task_id for task_id, one in model.records.items() if one.state is State.DELAYED}
+        assert {task_id.decode() for task_id in delayed} == waiting
+        assert [_content(fields)[0] for _, fields in dead] == model.dead
+        records = {QUEUE.record(task_id) for task_id in model.records}
+        some = {key for key, there in ((QUEUE.delayed, waiting), (QUEUE.dead, model.dead)) if there}
+        assert {key.decode() for key in keys} == {*STREAMS, *records, *some}
+        for (task_id, record), fields, ttl in zip(model.records.items(), replies[7::2], replies[8::2], strict=True):
+            _check(task_id, record, dict(zip(fields[::2], fields[1::2], strict=True)), ttl)
+
+
+def _content(fields: list[bytes]) -> tuple[str | None, int]:
+    named = dict(zip(fields[::2], fields[1::2], strict=True))
+    return named[b"id"].decode() if b"id" in named else None, int(named.get(b"fence", 0))
+
+
+def _check(task_id: str, record: Record, found: dict[bytes, bytes], ttl_ms: int) -> None:
+    assert found[b"state"].decode() == record.state, task_id
+    assert int(found.get(b"fence", 0)) == record.fence, task_id
+    assert int(found.get(b"deaths", 0)) == record.deaths, task_id
+    assert found.get(b"result", found.get(b"error", b"")) == record.body, task_id
+    assert (b"ended" in found) == record.state.ended == (ttl_ms > 0), task_id
+    assert found.get(b"waiters", b"").decode().split() == record.waiters, task_id
+    if record.place:
+        assert found[b"entry"] == record.place[1], task_id
+        assert found.get(b"stream", b"") == (b"returned" if record.place[0] == QUEUE.returned else b""), task_id
+
+
+@pytest.mark.timeout(0)
+def test_the_scripts_keep_to_the_model(any_server, connection):
+    """Whatever order they are called in."""
+    few = 300 if any_server.startswith("embedded") else 20
+    chosen = settings(
+        max_examples=EXAMPLES or few,
+        stateful_step_count=40,
+        derandomize=not EXAMPLES,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    play(type("OnServer", (Machine,), {"connection": connection}), settings=chosen)
+    connection.client.execute_command("FLUSHALL")
