@@ -91,6 +91,8 @@ class Executor:
         self._pace = Pace()
         self._blank = contextvars.Context()
         self._draining = False
+        self.ended = 0  # runs, since the start of this process
+        self.stuck = 0  # runs past their limit that cannot be ended
 
     # ---- how much to fetch
 
@@ -155,6 +157,7 @@ class Executor:
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         self._pace.ended += 1
+        self.ended += 1
         run.ended = True
         self._settle(run, outcome)
         if self._async_waiting or self._sync_waiting:
