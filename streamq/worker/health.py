@@ -37,7 +37,7 @@ class Health:
             self._server = _Server(tally, host, port)
         except (OSError, OverflowError) as error:
             raise ConfigError(f"cannot listen on {_place(host or '*', port)} for --health-port: {error}") from None
-        self.address = "http://" + _place(host or socket.gethostname(), self._server.server_address[1])
+        self.address = "http://" + _place(host or "0.0.0.0", self._server.server_address[1])  # noqa: S104 - to be shown
 
     def start(self) -> None:
         """Answer from now on, until the process ends."""
@@ -76,8 +76,6 @@ class _Server(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: _Server
     timeout = _SLOWEST_CLIENT_SECONDS
-    server_version = "streamq"
-    sys_version = ""
 
     def do_GET(self) -> None:
         tally = self.server.tally
@@ -124,6 +122,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+    def version_string(self) -> str:
+        """Name no versions to strangers."""
+        return "streamq"
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - see above
         """Log nothing: probes come every few seconds."""

@@ -1,7 +1,9 @@
 """Takes over what dead workers held, gives it back to the fleet, and removes their consumers.
 
 Every worker sweeps, at times of its own; XAUTOCLAIM is atomic, so no lock is needed that a dead worker could keep.
-A sweep also says to the server that its own consumer is there: it sets the consumer's idle time back to 0.
+A sweep also tells the server that its own consumer is there: the consumer's idle time begins anew. (Not before Redis
+7.2, where only a message does so. There the consumer of a worker that has long been idle is removed as well, and made
+again with the next message.)
 """
 
 from __future__ import annotations
@@ -98,11 +100,7 @@ class Reaper:
             _log.error("%d pending entries of %s had been deleted by hand", claimed.bodies_lost, stream)
 
     async def tidy(self) -> None:
-        """Remove consumers that hold nothing and have not asked for anything for long.
-
-        A worker that lives asks each second, by its sweep, however busy it is; one that had been cut off is made
-        anew by its next read.
-        """
+        """Remove consumers that hold nothing and have not asked for anything for long."""
         for stream in self._fleet.streams:
             with contextlib.suppress(BrokerReset):
                 if gone := await self._fleet.retire_idle(stream, self._forgotten_ms):

@@ -16,6 +16,7 @@ from streamq.message import Message
 from streamq.worker.holdings import Holdings, Run
 
 _STANDARD_ERROR = 2
+_FRAMES = 20  # the innermost; the outer ones are the event loop's
 
 
 class Stacks:
@@ -35,7 +36,7 @@ class Stacks:
     def of_loop(self) -> tuple[str, str]:
         """Return which task the event loop runs at the moment, in words, and the stack of its thread."""
         frame = sys._current_frames().get(self._thread)  # noqa: SLF001 - there is no other way
-        stack = "".join(traceback.format_stack(frame)) if frame is not None else ""
+        stack = "".join(traceback.format_stack(frame, limit=_FRAMES)) if frame is not None else ""
         return self._name(asyncio.current_task(self._loop), self._runs()), stack
 
     def print_tasks(self) -> None:
@@ -43,11 +44,11 @@ class Stacks:
 
         Not by way of the log: its lock may be held by what was interrupted.
         """
-        out = io.StringIO()
+        out = io.StringIO(f"\nasyncio tasks of process {os.getpid()}:\n")
+        out.seek(0, io.SEEK_END)
         runs = self._runs()
         for task in self._tasks():
-            print(f"\n{self._name(task, runs)}:", file=out)
-            task.print_stack(file=out)
+            out.write(f"\n{self._name(task, runs)}:\n" + "".join(_stack_of(task)))
         for run in self._holdings.all():
             if run.handle is None and not run.ended:
                 message = run.delivery.message
@@ -67,6 +68,23 @@ class Stacks:
             return "a callback"
         message = runs[task].delivery.message if task in runs else _inherited(task)
         return f"task {message.task} {message.id}" if message else f"the asyncio task {task.get_name()}"
+
+
+def _stack_of(task: asyncio.Task[Any]) -> list[str]:
+    """Format where a task waits; of the one that runs there is only the outermost frame, the rest is its thread's.
+
+    `asyncio.Task.print_stack` shows the outermost frame of all.
+    """
+    frames = []
+    inner: Any = task.get_coro()
+    while inner is not None:
+        kind = next((kind for kind in ("cr", "gi", "ag") if hasattr(inner, f"{kind}_frame")), None)
+        frame = kind and getattr(inner, f"{kind}_frame")
+        if not frame:
+            break
+        frames.append((frame, frame.f_lineno))
+        inner = getattr(inner, "gi_yieldfrom" if kind == "gi" else f"{kind}_await")
+    return traceback.StackSummary.extract(iter(frames), limit=-_FRAMES).format()
 
 
 def _inherited(task: asyncio.Task[Any]) -> Message | None:
