@@ -132,7 +132,8 @@ class WorkerSettings:
             for so long, costs its child process.
         max_tasks_per_child: after so many tasks a child process is replaced; None: never.
         max_memory_per_child: a child process that has had more MiB than this in memory is replaced; None: never.
-        health_port: port of the HTTP server for probes and metrics; None: there is none.
+        health_port: port of the HTTP server for probes and metrics, 0: any that is free; None: there is none.
+        health_host: the address on which it listens; None: all of them.
     """
 
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
@@ -150,6 +151,7 @@ class WorkerSettings:
     max_tasks_per_child: int | None = None
     max_memory_per_child: float | None = None
     health_port: int | None = None
+    health_host: str | None = None
 
     def __post_init__(self) -> None:
         check_name("worker", self.name)

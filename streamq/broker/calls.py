@@ -242,6 +242,24 @@ def renew(stream: str, owner: str, entries: Sequence[bytes]) -> Call[list[bytes]
     return Call(("EVALSHA", _RENEW.digest, 1, stream, GROUP, owner, *entries), list, _RENEW)
 
 
+class Consumer(NamedTuple):
+    """A consumer of a stream's group: what is pending under its name, and the ms since it last asked for anything."""
+
+    name: str
+    pending: int
+    idle_ms: int
+
+
+def consumers(stream: str) -> Call[list[Consumer]]:
+    """List the consumers of a stream that exists."""
+
+    def read(reply: list[list[Any]]) -> list[Consumer]:
+        found = [dict(zip(one[::2], one[1::2], strict=True)) for one in reply]
+        return [Consumer(one[b"name"].decode(), one[b"pending"], one[b"idle"]) for one in found]
+
+    return Call(("XINFO", "CONSUMERS", stream, GROUP), read)
+
+
 def retire(stream: str, consumer: str) -> Call[bool]:
     """Remove a consumer that has nothing pending; False if it has."""
     return Call(("EVALSHA", _RETIRE.digest, 1, stream, GROUP, consumer), bool, _RETIRE)

@@ -110,6 +110,7 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         calls.create_group(queue.ready),
         calls.fetch(dict.fromkeys(queue.streams, queue.name), "consumer", 1, 1),
         calls.claim(queue, queue.ready, "consumer", lease_ms=1, cursor=b"0-0", count=1),
+        calls.consumers(queue.ready),
         calls.client_id(),
         calls.unblock(0),
         calls.listeners(),

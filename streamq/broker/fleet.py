@@ -19,6 +19,7 @@ from streamq.message import Delivery, Malformed
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
 _RESCUE_BATCH = 100
+_RETIRE_MOST = 100
 _OLDEST_REDIS = 7
 
 T = TypeVar("T")
@@ -180,6 +181,12 @@ class Fleet:
         """Remove this consumer from the groups where it has nothing pending."""
         for stream in self._streams:
             await self._commands.run(calls.retire(stream, self.consumer))
+
+    async def retire_idle(self, stream: str, idle_ms: int) -> int:
+        """Remove consumers of others that have nothing pending and have asked for nothing for so long."""
+        found = await self._commands.run(calls.consumers(stream))
+        idle = [one.name for one in found if not one.pending and one.idle_ms > idle_ms and one.name != self.consumer]
+        return sum([await self._commands.run(calls.retire(stream, name)) for name in idle[:_RETIRE_MOST]])
 
     async def close(self) -> None:
         """Close the connections."""

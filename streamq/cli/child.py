@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import faulthandler
 import gc
 import json
 import logging
 import signal
 import socket
 import sys
+import threading
 from dataclasses import asdict
 from typing import Any
 
@@ -17,8 +19,9 @@ from streamq.app import StreamQ
 from streamq.cli.loading import load_app, run_on_loop
 from streamq.config import WorkerSettings, display_url
 from streamq.errors import BrokerRefused, ConfigError
-from streamq.worker.child import Job, Stop, serve
+from streamq.worker.child import Job, serve
 from streamq.worker.logs import configure
+from streamq.worker.stop import Stop
 
 
 class Line:
@@ -27,10 +30,11 @@ class Line:
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
+        self._lock = threading.Lock()
 
     def say(self, **message: Any) -> None:
-        """Send one message; if nobody is there any more, that shows elsewhere."""
-        with contextlib.suppress(OSError):
+        """Send one message, from any thread; if nobody is there any more, that shows elsewhere."""
+        with self._lock, contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
     def on_end(self, loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
@@ -48,6 +52,7 @@ def main() -> int:
     """Load the app and serve it; returns the exit code."""
     spec = json.loads(sys.argv[1])
     line = Line(spec["line"])
+    faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)  # also while the app is being loaded
     worker = WorkerSettings(**{**spec["worker"], "queues": tuple(spec["worker"]["queues"])})
     configure(spec["consumer"], worker.log_level, worker.log_format)
     try:
@@ -61,7 +66,7 @@ def main() -> int:
         return 2
     _settle_memory()
     lifespan = app.lifespan(app) if app.lifespan else None
-    job = Job(app.settings, worker, spec["consumer"], spec["app"], tasks, lifespan)
+    job = Job(app.settings, worker, spec["consumer"], spec["app"], tasks, lifespan, line.say)
     try:
         return run_on_loop(_serve(app, job, line))
     except (BrokerRefused, ConfigError) as error:
@@ -88,6 +93,10 @@ async def _serve(app: StreamQ, job: Job, line: Line) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # Not the loop's own handler: it would wait for a loop that user code holds up.
         signal.signal(number, lambda *_: stop.ask())
+    # The stacks are written by a handler in C, which needs no interpreter; ours comes after it.
+    faulthandler.unregister(signal.SIGQUIT)
+    signal.signal(signal.SIGQUIT, lambda *_: stop.quit())
+    faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
     line.on_end(loop, stop)
 
     def ready(server: str) -> None:

@@ -22,10 +22,15 @@ from streamq.worker.fetcher import Fetcher
 from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lease import Lease
+from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 from streamq.worker.processes import PoolSettings, ProcessPool
 from streamq.worker.promoter import Promoter
 from streamq.worker.reaper import Reaper
+from streamq.worker.reporter import Reporter
+from streamq.worker.stacks import Stacks
+from streamq.worker.stop import Stop
+from streamq.worker.watchdog import Watchdog
 
 _log = logging.getLogger("streamq.worker")
 
@@ -44,6 +49,7 @@ class Job:
         app: ``module:attribute`` of the app, for the processes of the pool.
         tasks: what it can run, by name.
         lifespan: the app's, entered while the process serves.
+        say: sends a message to the supervisor, from any thread.
     """
 
     settings: Settings
@@ -52,27 +58,7 @@ class Job:
     app: str
     tasks: Mapping[str, Task[..., Any]]
     lifespan: AbstractAsyncContextManager[Any] | None
-
-
-class Stop:
-    """The wish to stop: the first says so, the second cuts the grace time short. Set from signal handlers."""
-
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.at_once = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
-
-    def ask(self) -> None:
-        """Ask, from any thread or from a signal handler."""
-        with contextlib.suppress(RuntimeError):  # the loop is closed: we are as good as gone
-            self._loop.call_soon_threadsafe(self._ask)
-
-    def orphaned(self) -> None:
-        """Note that the supervisor is gone: reason to stop, but not to hurry."""
-        self.asked.set()
-
-    def _ask(self) -> None:
-        (self.at_once if self.asked.is_set() else self.asked).set()
+    say: Callable[..., None]
 
 
 async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
@@ -90,6 +76,7 @@ async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
             return
         state = await stack.enter_async_context(job.lifespan) if job.lifespan else None
         child = _Child(job, fleet, outage, state)
+        stop.before_quitting = child.stacks.print_tasks
         child.start()
         ready(server)
         await child.until(stop)
@@ -139,9 +126,17 @@ class _Child:
         self._fleet = fleet
         self._loop = asyncio.get_running_loop()
         worker = job.worker
+        self._counters = Counters()
         self._holdings = Holdings()
         self._promoter = Promoter(fleet, worker.queues, outage)
-        self._committer = Committer(fleet, self._holdings, outage, self._promoter, job.settings.unknown_task_ttl)
+        self._committer = Committer(
+            fleet,
+            self._holdings,
+            outage,
+            self._promoter,
+            counters=self._counters,
+            unknown_ttl=job.settings.unknown_task_ttl,
+        )
         self._processes = ProcessPool(_pool_settings(job))
         self._executor = Executor(
             job.tasks,
@@ -154,12 +149,18 @@ class _Child:
         )
         renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
-        self._fetcher = Fetcher(fleet, self._executor, self._holdings, outage)
-        self._reaper = Reaper(fleet, self._holdings, self._lease, outage, worker.lease)
+        self._fetcher = Fetcher(fleet, self._executor, self._holdings, outage, self._counters)
+        self._reaper = Reaper(
+            fleet, self._holdings, self._lease, outage, counters=self._counters, lease_seconds=worker.lease
+        )
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
+        self.stacks = Stacks(self._holdings)
+        reporter = Reporter(worker, self._executor, outage, self._counters)
+        self._watchdog = Watchdog(self.stacks, reporter, self._counters, job.say, worker.stuck_after)
 
     def start(self) -> None:
         self._lease.start()
+        self._watchdog.start()
         self._committing = asyncio.create_task(self._committer.run(), name="committer")
         self._fetching = asyncio.create_task(self._fetcher.run(), name="fetcher")
         self._helpers = [
@@ -189,6 +190,7 @@ class _Child:
         if run is not None and not run.ended and not run.lost:
             run.lost = True
             message = run.delivery.message
+            self._counters["leases_lost", ""] += 1
             _log.warning("the lease of task %s (%s) has gone to another worker", message.id, message.task)
             if self._job.worker.cancel_lost:
                 self._executor.cancel(run)
@@ -225,6 +227,7 @@ class _Child:
         self._executor.close()
         await self._processes.close()
         await asyncio.to_thread(self._lease.stop)
+        await asyncio.to_thread(self._watchdog.stop)
         _log.info("stopped")
 
     async def _let_run(self, stop: Stop) -> None:
@@ -249,5 +252,7 @@ class _Child:
             _log.warning("%d tasks could not be handed back, the lease brings them back: %s", len(runs), error)
         else:
             _log.info("handed back %d tasks", given)
+            for run in runs:
+                self._counters["handed_back", run.delivery.message.task] += 1
         for run in runs:
             self._holdings.drop(run)

@@ -14,6 +14,7 @@ from streamq.lifecycle import Bury, Complete, Outcome, Park, Release, Unroutable
 from streamq.message import Delivery
 from streamq.worker.clock import now_ms
 from streamq.worker.holdings import Holdings, Run
+from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 from streamq.worker.promoter import Promoter
 
@@ -23,6 +24,7 @@ _log = logging.getLogger("streamq.worker")
 _BATCH = 200
 _BATCH_BYTES = 2 * 1024 * 1024
 
+S = TypeVar("S", Complete, Park)
 T = TypeVar("T")
 
 
@@ -36,16 +38,25 @@ class Committer:
         holdings: what is held, until its outcome is committed.
         outage: is told when Redis is away.
         promoter: is told when what is put back will be due.
+        counters: count the outcomes.
         unknown_ttl: seconds for which a message that no worker can run is put back.
     """
 
     def __init__(
-        self, fleet: Fleet, holdings: Holdings, outage: Outage, promoter: Promoter, unknown_ttl: float
+        self,
+        fleet: Fleet,
+        holdings: Holdings,
+        outage: Outage,
+        promoter: Promoter,
+        *,
+        counters: Counters,
+        unknown_ttl: float,
     ) -> None:
         self._fleet = fleet
         self._holdings = holdings
         self._outage = outage
         self._promoter = promoter
+        self._counters = counters
         self._unknown_ttl_ms = unknown_ttl * 1000
         self._ready: list[tuple[Run, Outcome]] = []
         self._wake = asyncio.Event()
@@ -108,8 +119,8 @@ class Committer:
 
     async def _settle(
         self,
-        batch: list[tuple[Run, T]],
-        settle: Callable[[Sequence[tuple[Run, T]]], Awaitable[list[Delivery]]],
+        batch: list[tuple[Run, S]],
+        settle: Callable[[Sequence[tuple[Run, S]]], Awaitable[list[Delivery]]],
     ) -> None:
         """Settle runs in one script; if Redis cannot do that, one by one, to find the one that stands in the way."""
         if not batch:
@@ -123,10 +134,25 @@ class Committer:
             else:
                 self._give_up(batch[0][0], error)
             return
-        for delivery in refused:
-            _fenced(delivery)
-        for run, _ in batch:
+        lost = set(refused)
+        for run, step in batch:
+            if lost and run.delivery in lost:
+                self._fenced(run)
+            elif isinstance(step, Complete):
+                self._count(step.state, run)
+            else:
+                self._count("retried" if step.error else "handed_back", run)
             self._holdings.drop(run)
+
+    def _count(self, what: str, run: Run) -> None:
+        # Names that no function here has come from messages, and could be any number.
+        self._counters[what, run.task.name if run.task is not None else ""] += 1
+
+    def _fenced(self, run: Run) -> None:
+        message = run.delivery.message
+        self._count("fenced", run)
+        text = "task %s (%s) was given to another worker meanwhile: this outcome is refused"
+        _log.warning(text, message.id, message.task)
 
     async def _patiently(self, send: Callable[[], Awaitable[T]]) -> T:
         """Send until Redis is there; it may also grant a permission, or take a password, that it now refuses."""
@@ -142,16 +168,19 @@ class Committer:
         delivery = run.delivery
         try:
             if await self._patiently(lambda: self._fleet.bury(delivery, reason, error)):
+                self._count("dead", run)
                 _log.warning("message %s is a dead letter now: %s", delivery.message.id, reason)
             else:
-                _fenced(delivery)
+                self._fenced(run)
         except BrokerError as failure:
             self._give_up(run, failure)
         self._holdings.drop(run)
 
     async def _release(self, run: Run, died: str) -> None:
         try:
-            await self._patiently(lambda: self._fleet.give_back([run.delivery], died=died))
+            given, buried = await self._patiently(lambda: self._fleet.give_back([run.delivery], died=died))
+            if given or buried:
+                self._count("dead" if buried else "handed_back", run)
         except BrokerError as error:
             self._give_up(run, error)
         self._holdings.drop(run)
@@ -171,11 +200,3 @@ class Committer:
         """Have `run` return when nothing is left."""
         self._closing = True
         self._wake.set()
-
-
-def _fenced(delivery: Delivery) -> None:
-    _log.warning(
-        "task %s (%s) was given to another worker meanwhile: this outcome is refused",
-        delivery.message.id,
-        delivery.message.task,
-    )

@@ -21,13 +21,13 @@ from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import AHEAD_MOST, Lane, Pace, free_places
+from streamq.worker.limits import TimeLimits
 from streamq.worker.outcomes import failed, succeeded, timed_out
 from streamq.worker.pool import ThreadPool
 from streamq.worker.processes import ProcessPool
 
 _UNCOMMITTED_MOST = 1000
 _SUSPECTS = 8  # at a time; each has a process of its own, of some 50 MB
-_STUCK_SECONDS = 5.0  # so long after its time limit a run should have seen it
 
 
 class Executor:
@@ -69,8 +69,7 @@ class Executor:
         self._lanes = (self._on_loop, self._in_threads, self._in_processes, self._suspects)
         self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
         self._expected = self._expected or [self._on_loop]
-        self._timers: dict[Run, list[asyncio.TimerHandle]] = {}
-        self._overdue: set[Run] = set()
+        self._limits = TimeLimits(holdings, self._overrun)
         self._pace = Pace()
         self._blank = contextvars.Context()
         self._draining = False
@@ -144,11 +143,11 @@ class Executor:
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         self._pace.ended += 1
-        if run in self._overdue:
-            self._overdue.discard(run)  # it has its outcome: it took too long
-        else:
+        if not run.ended:
             run.ended = True
             self._settle(run, outcome)
+        else:
+            self._limits.has_ended(run)  # it took too long, and has its outcome
         self._start()
         self._holdings.nudge()
 
@@ -179,7 +178,7 @@ class Executor:
     async def _within(self, run: Run, coroutine: Any) -> Any:
         assert run.task is not None  # noqa: S101 - begin() saw to it
         seconds = run.task.options.timeout
-        self._set_timers(run, interrupt=None)
+        self._limits.begin(run)
         try:
             async with asyncio.timeout(seconds) as limit:
                 return await coroutine
@@ -188,7 +187,7 @@ class Executor:
                 raise timed_out(seconds) from error
             raise
         finally:
-            self._clear_timers(run)
+            self._limits.end(run)
 
     async def _run_in_process(self, run: Run) -> None:
         assert run.task is not None  # noqa: S101 - begin() saw to it
@@ -223,7 +222,7 @@ class Executor:
         self._threads.limit(run)
         try:
             try:
-                self._loop.call_soon_threadsafe(self._set_timers, run, self._threads.interrupt)
+                self._loop.call_soon_threadsafe(self._limits.begin, run, self._threads.interrupt)
                 return call()
             finally:
                 self._threads.unlimit(run)
@@ -232,54 +231,32 @@ class Executor:
 
     def _thread_ended(self, run: Run, outcome: object) -> None:
         self._in_threads.running -= 1
-        self._clear_timers(run)
+        self._limits.end(run)
         if isinstance(outcome, TaskTimeout):
             assert run.task is not None  # noqa: S101 - begin() saw to it
             outcome = failed(run.task, run.delivery, outcome)
         self._ended(run, outcome)  # type: ignore[arg-type]
 
-    # ---- time limits
-
-    def _set_timers(self, run: Run, interrupt: Callable[[Run], None] | None) -> None:
-        assert run.task is not None  # noqa: S101 - begin() saw to it
-        options = run.task.options
-        if run.ended:
-            return
-        run.deadline = self._loop.time() + (options.timeout or options.hard_timeout or 0)
-        timers = self._timers[run] = []
-        if interrupt is not None and options.timeout is not None:
-            timers.append(self._loop.call_later(options.timeout, interrupt, run))
-        if options.hard_timeout is not None:
-            timers.append(self._loop.call_later(options.hard_timeout, self._overrun, run))
-
-    def _clear_timers(self, run: Run) -> None:
-        for timer in self._timers.pop(run, ()):
-            timer.cancel()
-
     def _overrun(self, run: Run) -> None:
-        """Fail a run that goes on, though its hard limit is over. It keeps its place until it has really ended."""
+        """Fail a run that goes on, though its time is over. It keeps its place until it has really ended."""
         task = run.task
         assert task is not None  # noqa: S101 - begin() saw to it
-        if run.ended:
-            return
-        run.ended = True
-        self._overdue.add(run)
-        self._settle(run, failed(task, run.delivery, timed_out(task.options.hard_timeout or 0, hard=True)))
+        hard, soft = task.options.hard_timeout, task.options.timeout
+        self._settle(run, failed(task, run.delivery, timed_out(hard or soft or 0, hard=hard is not None)))
         self.cancel(run)
         self._threads.interrupt(run)
 
     @property
     def stuck(self) -> int:
-        """How many runs go on although their time is over."""
-        late = self._loop.time() - _STUCK_SECONDS
-        overdue = sum(run.deadline < late for run in self._overdue)
-        return overdue + sum(0 < run.deadline < late and not run.ended for run in self._holdings.all())
+        """How many runs go on although their time is over. Any thread may ask."""
+        return self._limits.stuck
 
     # ---- the end
 
     def drain(self) -> None:
-        """Start nothing more."""
+        """Start nothing more. What does not heed its time limit has failed: nobody should wait for that."""
         self._draining = True
+        self._limits.strike_late()
 
     def take_waiting(self) -> list[Run]:
         """Give out what has not started; it will not be run here."""
@@ -292,6 +269,11 @@ class Executor:
     def busy(self) -> int:
         """How many tasks are running."""
         return sum(lane.running for lane in self._lanes)
+
+    @property
+    def capacity(self) -> int:
+        """How many tasks can run at a time."""
+        return sum(lane.size for lane in self._lanes if lane is not self._suspects)
 
     @property
     def ended(self) -> int:

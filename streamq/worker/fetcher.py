@@ -14,6 +14,7 @@ from streamq.errors import BrokerError, BrokerReset, StreamqError
 from streamq.message import Delivery, Malformed
 from streamq.worker.executor import Executor
 from streamq.worker.holdings import Holdings
+from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 
 _log = logging.getLogger("streamq.worker")
@@ -35,11 +36,14 @@ async def bury_malformed(fleet: Fleet, entries: Iterable[Malformed]) -> None:
 class Fetcher:
     """Moves messages from the streams to the executor."""
 
-    def __init__(self, fleet: Fleet, executor: Executor, holdings: Holdings, outage: Outage) -> None:
+    def __init__(
+        self, fleet: Fleet, executor: Executor, holdings: Holdings, outage: Outage, counters: Counters
+    ) -> None:
         self._fleet = fleet
         self._holdings = holdings
         self._executor = executor
         self._outage = outage
+        self._counters = counters
         self._stopping = False
 
     async def run(self) -> None:
@@ -63,6 +67,7 @@ class Fetcher:
 
     async def _attend(self, fetched: Fetched) -> None:
         runs = self._executor.hold(fetched.deliveries)
+        self._counters["fetched", ""] += len(runs)
         if fetched.listening and runs:
             await self._announce(fetched.deliveries)
         self._executor.begin(runs)

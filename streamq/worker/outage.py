@@ -15,9 +15,16 @@ _RESET_LOG_SECONDS = 60.0
 
 
 class Outage:
-    """Shared by all services of one process, so that the log has one line when Redis goes and one when it returns."""
+    """Shared by all services of one process, so that the log has one line when Redis goes and one when it returns.
+
+    Attributes:
+        times: how often Redis went.
+        heard: when a fetch or a sweep last succeeded, by the monotonic clock; None: never.
+    """
 
     def __init__(self) -> None:
+        self.times = 0
+        self.heard: float | None = None
         self._since: float | None = None
         self._reset_said = float("-inf")
 
@@ -30,10 +37,16 @@ class Outage:
                 _log.warning("a stream or its group has vanished and is made again: %s", error)
         elif self._since is None:
             self._since = now
+            self.times += 1
             _log.warning("Redis is away, waiting for it: %s", error)
 
+    def hear(self) -> None:
+        """Note that Redis has just done what was asked."""
+        self.heard = time.monotonic()
+
     def over(self) -> None:
-        """Say that Redis is back, if it was away."""
+        """Note that Redis has done what was asked, and say that it is back, if it was away."""
+        self.hear()
         if self._since is not None:
             _log.info("Redis is back after %.1f s", time.monotonic() - self._since)
             self._since = None

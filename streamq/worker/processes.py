@@ -28,7 +28,6 @@ _IDLE_SECONDS = 30.0
 _START_SECONDS = 60.0
 _START_AGAIN_SECONDS = 1.0
 _END_SECONDS = 2.0
-_PER_MIB = 1024 if sys.platform != "darwin" else 1024 * 1024  # ru_maxrss is in KiB, on macOS in bytes
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ class _Process:
         self.say(pack_delivery(run.delivery))
         said = await self.read()
         self.tasks += 1
-        self.peak = said.header["peak"] / _PER_MIB
+        self.peak = said.header["peak"]
         return unpack_outcome(said)
 
     async def end(self, *, kill: bool) -> str:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import os
 import queue
-import resource
 import signal
 import socket
 import threading
@@ -23,6 +22,7 @@ from streamq.errors import TaskTimeout
 from streamq.lifecycle import Outcome
 from streamq.message import Delivery
 from streamq.tasks import Task
+from streamq.worker.metrics import peak_memory
 from streamq.worker.outcomes import failed, succeeded, timed_out
 from streamq.worker.wire import LENGTH, Frame, pack, pack_outcome, unpack, unpack_delivery
 
@@ -75,8 +75,7 @@ class Runner:
             while (delivery := await asyncio.to_thread(self._work.get)) is not None:
                 self._lease = _Lease()
                 outcome = await self._perform(delivery, state)
-                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                self._line.say(pack_outcome(outcome, {"peak": peak}))
+                self._line.say(pack_outcome(outcome, {"peak": peak_memory()}))
 
     def _listen(self) -> None:
         for frame in self._line.frames():

@@ -1,62 +1,33 @@
-"""The supervisor: starts the children of a worker, and hands back at once what a dead one held.
+"""The supervisor: starts the children of a worker, replaces them, and hands back at once what a dead one held.
 
 It imports little, so that it stays small, and talks to each child over a socket: the child says that it is ready, or
-why it cannot be; its end shows as the end of the stream, on both sides.
+why it cannot be, how it is, and that it should be replaced; its end shows as the end of the stream, on both sides.
 """
 
 from __future__ import annotations
 
-import json
+import faulthandler
 import logging
-import os
 import random
-import secrets
 import selectors
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from types import FrameType
 from typing import Any
 
 from streamq.config import Settings, WorkerSettings
+from streamq.worker.metrics import EXIT_BLOCKED
+from streamq.worker.process import Child
+from streamq.worker.tally import Tally
 
 _log = logging.getLogger("streamq.supervisor")
 
 _POLL_SECONDS = 0.5  # signals and ends of children wake it at once; this is for what might slip through
-_KILL_MARGIN_SECONDS = 5.0  # after the grace time; the child needs some of it to hand back and to say goodbye
+_SILENCE_MARGIN_SECONDS = 5.0  # a child whose interpreter runs ends itself before it is taken for dead
 _LONGEST_PAUSE_SECONDS = 10.0
-
-
-class _Child:
-    """One child process and the line to it."""
-
-    def __init__(self, index: int, app: str, worker: WorkerSettings) -> None:
-        self.index = index
-        self.consumer = f"{worker.name}-{index}-{os.getpid()}-{secrets.token_hex(3)}"
-        self.ready = False
-        self.line, theirs = socket.socketpair()
-        spec = {"app": app, "worker": asdict(worker), "consumer": self.consumer, "line": theirs.fileno()}
-        with theirs:
-            self.process = subprocess.Popen(  # noqa: S603 - our own module
-                [sys.executable, "-m", "streamq.cli.child", json.dumps(spec)],
-                pass_fds=[theirs.fileno()],
-                start_new_session=True,  # a Ctrl-C at the terminal is for the supervisor, which passes it on
-            )
-        self._received = b""
-
-    def read(self) -> tuple[list[dict[str, Any]], bool]:
-        """Read what the child says; also whether the line has ended, and so the child."""
-        try:
-            data = self.line.recv(65536)
-        except ConnectionResetError:
-            data = b""
-        self._received += data
-        *lines, self._received = self._received.split(b"\n")
-        return [json.loads(line) for line in lines], not data
+_REASONS = {EXIT_BLOCKED: "blocked"}
 
 
 class Supervisor:
@@ -67,6 +38,7 @@ class Supervisor:
         worker: how the worker runs.
         announce: called once, when the first child is ready, with what that child says.
         refuse: called once with the reason why no child can work.
+        tally: where to note how the children are.
     """
 
     def __init__(
@@ -75,18 +47,19 @@ class Supervisor:
         worker: WorkerSettings,
         announce: Callable[[dict[str, Any]], None],
         refuse: Callable[[str], None],
+        tally: Tally,
     ) -> None:
         self._app = app
         self._worker = worker
         self._announce = announce
         self._refuse = refuse
+        self._tally = tally
         self._selector = selectors.DefaultSelector()
-        self._children: dict[int, _Child] = {}
+        self._children: list[Child] = []
         self._due: dict[int, float] = {0: 0.0}  # the first child alone shows whether the app can be served
         self._settings: Settings | None = None
         self._failures = 0
         self._stop_signals = 0
-        self._kill_at = float("inf")
         self._exit_code = 0
 
     def run(self) -> int:
@@ -95,8 +68,9 @@ class Supervisor:
         wakeup.setblocking(False)  # noqa: FBT003 - the socket's own signature
         signalled.setblocking(False)  # noqa: FBT003
         signal.set_wakeup_fd(signalled.fileno())
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, self._on_signal)
+        faulthandler.register(signal.SIGQUIT, chain=True)
         self._selector.register(wakeup, selectors.EVENT_READ)
         with wakeup, signalled:
             while self._children or (self._due and not self._stop_signals):
@@ -106,50 +80,83 @@ class Supervisor:
                         wakeup.recv(4096)
                     else:
                         self._listen(key.data)
-                if time.monotonic() >= self._kill_at:
-                    self._signal_children(signal.SIGKILL)
+                self._end_overdue()
+                self._tally.turned = time.monotonic()
             signal.set_wakeup_fd(-1)
         return self._exit_code
 
     def _patience(self) -> float:
         now = time.monotonic()
-        moments = [self._kill_at, now + _POLL_SECONDS, *([] if self._stop_signals else self._due.values())]
-        return max(0.0, min(moments) - now)
+        deadlines = [child.kill_at for child in self._children]
+        starts = [] if self._stop_signals else [*self._due.values()]
+        return max(0.0, min([now + _POLL_SECONDS, *deadlines, *starts]) - now)
+
+    # ---- signals
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._tally.stopping = True
+        first = not self._stop_signals and number != signal.SIGQUIT
         self._stop_signals += 1
-        grace = self._worker.grace if self._stop_signals == 1 else 0.0
-        self._kill_at = time.monotonic() + grace + _KILL_MARGIN_SECONDS
-        self._signal_children(number)
+        for child in self._children:
+            if not (first and child.told):  # one that was replaced is stopping; again would mean at once
+                child.stop(number, self._worker.grace if first else 0.0)
 
-    def _signal_children(self, number: int) -> None:
-        for child in self._children.values():
-            child.process.send_signal(number)
+    def _end_overdue(self) -> None:
+        now = time.monotonic()
+        for child in self._children:
+            if now >= child.kill_at:
+                child.kill()
+            elif child.is_silent(self._worker.stuck_after + _SILENCE_MARGIN_SECONDS):
+                _log.error("%s has said nothing for %.0f s: it is killed", child.consumer, now - child.heard)
+                child.give_up()
+
+    # ---- the life of a child
 
     def _start_due(self) -> None:
         now = time.monotonic()
         for index, moment in list(self._due.items()):
             if moment <= now and not self._stop_signals:
                 del self._due[index]
-                child = self._children[index] = _Child(index, self._app, self._worker)
+                child = Child(index, self._app, self._worker)
+                self._children.append(child)
                 self._selector.register(child.line, selectors.EVENT_READ, child)
+                if self._tally.stopping:  # the signal came while it was being started
+                    child.stop(signal.SIGTERM, 0.0)
 
-    def _listen(self, child: _Child) -> None:
+    def _listen(self, child: Child) -> None:
         said, ended = child.read()
         for message in said:
-            if "ready" in message:
+            if "report" in message:
+                self._tally.reported(child.consumer, message["report"])
+            elif "ready" in message:
                 self._on_ready(child, message["ready"])
+            elif "replace" in message:
+                self._on_replace(child, *message["replace"])
             elif "fatal" in message:
                 self._on_fatal(message["fatal"])
         if ended:
             self._bury(child)
 
-    def _on_ready(self, child: _Child, what: dict[str, Any]) -> None:
+    def _on_ready(self, child: Child, what: dict[str, Any]) -> None:
         child.ready = True
+        self._failures = 0
+        self._tally.begun(child.consumer)
         if self._settings is None:
             self._settings = Settings(**what["settings"])
             self._announce(what)
             self._due |= dict.fromkeys(range(1, self._worker.processes), 0.0)
+        for old in self._children:
+            if old.index == child.index and old.leaving and not old.told:
+                reason, text = old.leaving
+                _log.info("%s takes the place of %s: %s", child.consumer, old.consumer, text)
+                self._tally.leaves(old.consumer, reason)
+                old.stop(signal.SIGTERM, self._worker.grace)
+
+    def _on_replace(self, child: Child, reason: str, text: str) -> None:
+        """Have another begin at once; the old one works until that is ready."""
+        if child.leaving is None and not child.told:
+            child.leaving = (reason, text)
+            self._due[child.index] = 0.0
 
     def _on_fatal(self, reason: str) -> None:
         if self._settings is None:
@@ -157,30 +164,42 @@ class Supervisor:
             self._exit_code = 2
             self._due.clear()
             self._stop_signals += 1
-            self._signal_children(signal.SIGTERM)
+            for child in self._children:
+                child.stop(signal.SIGTERM, 0.0)
         else:  # it has worked before: the module may be in the middle of a deployment
             _log.error("a new child cannot work: %s", reason)
 
-    def _bury(self, child: _Child) -> None:
-        """Note the end of a child, hand back what it held, and have another take its place."""
+    def _bury(self, child: Child) -> None:
+        """Note the end of a child, have another take its place, and hand back what it held."""
         self._selector.unregister(child.line)
-        child.line.close()
-        del self._children[child.index]
-        code = child.process.wait()
-        stopping = self._stop_signals > 0
-        if not stopping:
+        self._children.remove(child)
+        code = child.wait()
+        self._tally.ended(child.consumer)
+        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+        if not self._stop_signals and not child.told:
+            self._tally.restarted(child.leaving[0] if child.leaving else _REASONS.get(code, "died"))
+        if not self._stop_signals and not self._is_replaced(child):
             # One that worked is replaced at once: somebody waits for what it held. One that could not even begin
             # will most likely not begin the next time either.
-            self._failures = 0 if child.ready else self._failures + 1
+            self._failures += not child.ready
             bound = min(_LONGEST_PAUSE_SECONDS, 0.1 * 2**self._failures)
-            pause = random.uniform(0, bound) if self._failures else 0.0  # noqa: S311 - spreads load
+            pause = 0.0 if child.ready else random.uniform(0, bound)  # noqa: S311 - spreads load
             self._due[child.index] = time.monotonic() + pause
             self._start_due()  # before the rescue: it takes some time to start
-        if code != 0 or not stopping:
-            self._rescue(child, f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}")
+        if code != 0 or not (self._stop_signals or child.told):
+            self._rescue(child, how)
 
-    def _rescue(self, child: _Child, how: str) -> None:
+    def _is_replaced(self, child: Child) -> bool:
+        """Whether another has taken its place, or is about to."""
+        others = [one for one in self._children if one.index == child.index and not one.leaving]
+        return bool(others) or child.index in self._due
+
+    def _rescue(self, child: Child, how: str) -> None:
         if self._settings is None:
+            return
+        if not child.ready:  # it has read nothing
+            if not child.told:
+                _log.error("%s ended before it was ready (%s)", child.consumer, how)
             return
         # What is imported here costs memory, which most supervisors never need.
         from streamq.broker.fleet import rescue  # noqa: PLC0415

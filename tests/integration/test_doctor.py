@@ -18,8 +18,8 @@ APP = "tests.apps.basic:app"
 # What serving needs, and no more.
 RIGHTS = (
     *("on", ">secret", "~sq:*", "&sq:*", "-@all", "+info", "+ping", "+select", "+client", "+eval", "+evalsha"),
-    *("+xreadgroup", "+xautoclaim", "+xgroup", "+xack", "+xadd", "+xclaim", "+xdel", "+xpending", "+xrange", "+sadd"),
-    *("+hdel", "+hexists", "+hget", "+hgetall", "+hmget", "+hset", "+del", "+exists", "+type", "+pexpire"),
+    *("+xreadgroup", "+xautoclaim", "+xgroup", "+xack", "+xadd", "+xclaim", "+xdel", "+xinfo", "+xpending", "+xrange"),
+    *("+sadd", "+hdel", "+hexists", "+hget", "+hgetall", "+hmget", "+hset", "+del", "+exists", "+type", "+pexpire"),
     *("+zadd", "+zrangebyscore", "+zrem", "+zscore", "+publish", "+pubsub", "+subscribe", "+time"),
 )
 

@@ -80,6 +80,25 @@ def test_a_stalled_worker_cannot_commit(basic, start_worker, marked, connection)
     assert result.get(timeout=1) == 2
 
 
+def test_a_task_whose_lease_is_lost_may_go_on(basic, start_worker, marked):
+    """With ``--no-cancel-lost`` it runs to its end; its outcome is refused all the same."""
+    marker, ready = marked
+    stalled = start_worker(APP, "--lease", str(LEASE), "--no-cancel-lost")
+    result = basic.until_file.delay(marker, ready)
+    until(lambda: len(starts(marker)) == 1)
+    [child] = stalled.children
+    os.kill(child, signal.SIGSTOP)
+    try:
+        start_worker(APP, "--lease", str(LEASE))
+        until(lambda: len(starts(marker)) == 2, seconds=LEASE + 5)
+    finally:
+        os.kill(child, signal.SIGCONT)
+    stalled.until_logged("has gone to another")
+    ready.touch()
+    assert result.get(timeout=10) == 2
+    stalled.until_logged("this outcome is refused")
+
+
 def test_a_blocked_loop_keeps_its_tasks(basic, start_worker):
     """Leases are renewed from a thread, so an event loop that user code blocks does not lose its task."""
     start_worker(APP, "--lease", str(LEASE))

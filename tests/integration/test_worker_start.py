@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 import redis
@@ -138,6 +140,44 @@ def test_redis_goes_and_returns(private_server, monkeypatch, load_app_at):
         assert worker.log.count("Redis is away") == 2
     finally:
         worker.stop()
+
+
+def test_a_worker_without_redis_is_alive_but_not_ready(private_server):
+    """To start it anew would not help; it is ready when Redis is there, and no more when it has gone."""
+
+    def status(path):
+        try:
+            with urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status
+        except HTTPError as error:
+            error.close()
+            return error.code
+
+    server = private_server()
+    server.kill()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    worker = Worker(APP, f"redis://127.0.0.1:{server.port}/0", "--health-port", str(port), ready=False)
+    try:
+        worker.until_logged("Redis is away")
+        assert (status("/live"), status("/ready")) == (200, 503)
+        server.start()
+        until(lambda: status("/ready") == 200)
+        server.kill()
+        until(lambda: status("/ready") == 503)
+        assert status("/live") == 200
+    finally:
+        worker.stop()
+
+
+def test_a_port_for_probes_that_is_taken(server_url):
+    """It gets one clear line and exit code 2, before anything is started."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = run_worker(APP, server_url, "--health-host", "127.0.0.1", "--health-port", str(port))
+    assert done.returncode == 2
+    [line] = done.stderr.strip().splitlines()
+    assert line.startswith(f"streamq: cannot listen on 127.0.0.1:{port} for --health-port")
 
 
 def test_outcomes_wait_for_redis(private_server, load_app_at, tmp_path):

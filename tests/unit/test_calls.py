@@ -83,6 +83,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     ),
     "held_by": (calls.held_by(QUEUE, QUEUE.ready, "w", 10), lambda words: words[-2:-1]),
     "claim": (calls.claim(QUEUE, QUEUE.ready, "w", lease_ms=1000, cursor=b"0-0", count=10), lambda words: words[1:2]),
+    "consumers": (calls.consumers(QUEUE.ready), lambda words: words[2:3]),
     "register_queues": (calls.register_queues(KEYS, ["a", "b"]), lambda words: words[1:2]),
     "queue_names": (calls.queue_names(KEYS), lambda words: words[1:2]),
     "client_id": (calls.client_id(), lambda _: ()),

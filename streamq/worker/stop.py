@@ -1,0 +1,47 @@
+"""The wish that a worker process stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+
+class Stop:
+    """The first wish says so, the second cuts the grace time short. Set from signal handlers.
+
+    Attributes:
+        before_quitting: called first when the wish is that of a SIGQUIT.
+    """
+
+    before_quitting: Callable[[], None] | None = None
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.at_once = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def ask(self) -> None:
+        """Ask, from any thread or from a signal handler."""
+        self._soon(self._ask)
+
+    def quit(self) -> None:
+        """Show where everything is, and ask for a stop without grace time; from a signal handler."""
+        if self.before_quitting is not None:
+            self.before_quitting()
+        self._soon(self._ask_at_once)
+
+    def orphaned(self) -> None:
+        """Note that the supervisor is gone: reason to stop, but not to hurry."""
+        self.asked.set()
+
+    def _soon(self, wish: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: we are as good as gone
+            self._loop.call_soon_threadsafe(wish)
+
+    def _ask(self) -> None:
+        (self.at_once if self.asked.is_set() else self.asked).set()
+
+    def _ask_at_once(self) -> None:
+        self.asked.set()
+        self.at_once.set()
