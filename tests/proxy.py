@@ -26,7 +26,7 @@ from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
 from streamq._redis import scripts
-from streamq._redis.connections import EMBEDDED
+from streamq._redis.urls import EMBEDDED
 
 _FOLDER = Path(scripts.__file__).parent / "lua"
 SCRIPTS = {

@@ -9,6 +9,7 @@ import socket
 import socketserver
 import threading
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 from streamq.errors import ConfigError, MissingExtra
 from streamq.worker.tally import Tally
 
+_POLL_SECONDS = 0.1  # how soon it sees that it should end
 _SLOWEST_CLIENT_SECONDS = 5.0
 _TEXT = "text/plain; charset=utf-8"
 
@@ -41,7 +43,8 @@ class Health:
 
     def start(self) -> None:
         """Answer from now on, until the process ends."""
-        threading.Thread(target=self._server.serve_forever, name="streamq-health", daemon=True).start()
+        serve = partial(self._server.serve_forever, poll_interval=_POLL_SECONDS)
+        threading.Thread(target=serve, name="streamq-health", daemon=True).start()
 
     def close(self) -> None:
         """Answer no more."""

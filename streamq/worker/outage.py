@@ -26,6 +26,8 @@ class Outage:
         self.times = 0
         self.heard: float | None = None
         self._since: float | None = None
+        self._length = 0.0
+        self._ended = float("-inf")
         self._reset_said = float("-inf")
 
     def noticed(self, error: BrokerError) -> None:
@@ -48,8 +50,19 @@ class Outage:
         """Note that Redis has done what was asked, and say that it is back, if it was away."""
         self.hear()
         if self._since is not None:
-            _log.info("Redis is back after %.1f s", time.monotonic() - self._since)
+            self._ended = time.monotonic()
+            self._length = self._ended - self._since
             self._since = None
+            _log.info("Redis is back after %.1f s", self._length)
+
+    def left_leases_unrenewed(self, lease: float) -> bool:
+        """Tell whether leases of `lease` seconds may have run out whose owners live, and could not renew them.
+
+        They have the length of a lease to come back.
+        """
+        if self._since is not None:
+            return True
+        return self._length > lease / 2 and time.monotonic() - self._ended < lease
 
 
 class Backoff:

@@ -66,8 +66,8 @@ class Reaper:
             await asyncio.sleep(random.uniform(*_SWEEP_SECONDS))  # noqa: S311 - see above
             if not self._lease.is_alive():
                 raise RuntimeError("the lease thread has ended: what is held here would be taken for abandoned")
-            if not self._lease.is_good:
-                continue  # after a gap our own work must be renewed first, or it would look abandoned to ourselves
+            if not self._lease.is_good or self._outage.left_leases_unrenewed(self._lease_ms / 1000):
+                continue  # after a gap our own work must be renewed first, and that of others, or it looks abandoned
             try:
                 for stream in self._fleet.streams:
                     await self.sweep(stream)

@@ -18,7 +18,8 @@ from streamq.broker import calls, fleet
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.worker import child, promoter, reaper
-from streamq.worker.child import Job, Stop, serve
+from streamq.worker.child import Job, serve
+from streamq.worker.stop import Stop
 from tests.proxy import SCRIPTS, Fault, Proxy, Strike
 
 LEASE = 0.4  # seconds
@@ -84,7 +85,7 @@ class Stage:
     def job(self, url: str, name: str, *, knows_tasks: bool = True, **options: Any) -> Job:
         worker = WorkerSettings(lease=LEASE, **{"grace": 5.0, **options})
         tasks = dict(self.module.app.tasks) if knows_tasks else {}
-        return Job(Settings(url, max_deaths=100), worker, name, tasks, None)
+        return Job(Settings(url, max_deaths=100), worker, name, "tests.apps.basic:app", tasks, None, lambda **_: None)
 
     @contextlib.asynccontextmanager
     async def worker(self, **options: Any) -> AsyncIterator[None]:

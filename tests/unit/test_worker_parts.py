@@ -14,8 +14,9 @@ import pytest
 from streamq.context import running
 from streamq.errors import BrokerReset, BrokerUnavailable
 from streamq.message import Delivery, Message
-from streamq.worker.executor import Pace
+from streamq.worker import outage as outage_module
 from streamq.worker.holdings import Holdings, Run
+from streamq.worker.lanes import Pace
 from streamq.worker.logs import _TEXT, _JsonFormatter, _TaskFilter, configure
 from streamq.worker.outage import Backoff, Outage
 
@@ -67,6 +68,25 @@ def test_an_outage_is_said_once(caplog):
     assert "connection refused" in caplog.messages[0]
     outage.noticed(BrokerUnavailable("again"))
     assert len(caplog.records) == 3
+
+
+def test_after_a_long_outage_owners_have_a_lease_to_come_back(monkeypatch):
+    """Nobody could renew: what looks abandoned then is not. A short one lets no lease run out."""
+    now = 1000.0
+    monkeypatch.setattr(outage_module.time, "monotonic", lambda: now)
+    seen = Outage()
+    assert not seen.left_leases_unrenewed(15)
+    seen.noticed(BrokerUnavailable("no answer"))
+    assert seen.left_leases_unrenewed(15)
+    now += 5
+    seen.over()
+    assert not seen.left_leases_unrenewed(15)
+    seen.noticed(BrokerUnavailable("no answer"))
+    now += 10
+    seen.over()
+    assert seen.left_leases_unrenewed(15)
+    now += 16
+    assert not seen.left_leases_unrenewed(15)
 
 
 def test_a_vanished_stream_is_said_once_a_minute(caplog):
