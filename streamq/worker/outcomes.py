@@ -55,7 +55,7 @@ def _tell(delivery: Delivery, error: BaseException | None, outcome: Outcome, *, 
         case FailedForNow(_, seconds):
             level, end, expected = logging.WARNING, f"; attempt {delivery.attempt + 1} in {seconds:.3g} s", True
         case Rejected(_, reason):
-            level, end = logging.ERROR, f"; to the dead letters: {reason}"
+            level, end = logging.ERROR, "; to the dead letters" + ("" if reason == str(error) else f": {reason}")
         case _:
             level, end = logging.INFO if expected else logging.ERROR, ""
     _log.log(
