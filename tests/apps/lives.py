@@ -4,35 +4,41 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 
 from streamq import StreamQ, current
 
 app = StreamQ()
 runs: Counter[str] = Counter()
-go_on = asyncio.Event()
+_may_end: defaultdict[int, asyncio.Event] = defaultdict(asyncio.Event)
 go_on_in_thread = threading.Event()
 
 
-def _run() -> str:
+def go_on(last: int = 100) -> None:
+    """Have runs of ``held`` end, up to the `last` of each task."""
+    for number in range(1, last + 1):
+        _may_end[number].set()
+
+
+def _run() -> int:
     runs[current().id] += 1
-    return f"run {runs[current().id]}"
+    return runs[current().id]
 
 
 @app.task
 async def once() -> str:
-    return _run()
+    return f"run {_run()}"
 
 
 @app.task
 async def held() -> str:
-    run = _run()
-    await go_on.wait()
-    return run
+    number = _run()
+    await _may_end[number].wait()
+    return f"run {number}"
 
 
 @app.task
 def held_in_thread() -> str:
-    run = _run()
+    number = _run()
     go_on_in_thread.wait(10)
-    return run
+    return f"run {number}"

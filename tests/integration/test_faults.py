@@ -285,7 +285,7 @@ async def long(stage: Stage) -> None:
     await stage.enqueue("held")
     async with stage.worker():
         await until(lambda: stage.proxy.names.count("renew") > RENEWALS)
-        stage.module.go_on.set()
+        stage.module.go_on()
         await stage.ended()
 
 
@@ -444,6 +444,25 @@ async def test_a_call_on_a_loop(calling, call, fault):
     calling.plan(call, fault)
     await called(calling, Loop)
     assert calling.struck
+
+
+async def test_a_worker_that_is_cut_off_cannot_commit(working):
+    """It can renew no lease, so its task goes to another; its outcome comes first, and is refused."""
+    task_id = await working.enqueue("held")
+    for nth in range(1, 100):
+        working.plan(f"renew#{nth}", Fault.BEFORE)
+    async with working.worker(concurrency=1):
+        await until(lambda: working.module.runs[task_id] == 1)
+        async with working.successor():
+            await until(lambda: working.module.runs[task_id] == 2)
+            late = working.proxy.strike("finish", Fault.DELAY, seconds=0)
+            working.module.go_on(1)
+            await until(lambda: late.struck)
+            assert working.state(task_id) is State.RUNNING
+            working.module.go_on()
+            await working.ended()
+    assert working.run(calls.look(QUEUE, task_id)).body == b'"run 2"'
+    working.check()
 
 
 @pytest.mark.parametrize("life", WORKING)

@@ -51,10 +51,11 @@ class Entry:
 
 @dataclass
 class Record:
-    """What is stored of a task; `place` is its stream and entry, while it has one."""
+    """What is stored of a task; `place` is its stream and entry, while it has one, and `last` the one it had last."""
 
     state: State
     place: tuple[str, bytes] | None = None
+    last: tuple[str, bytes] | None = None
     fence: int = 0
     deaths: int = 0
     body: bytes = b""
@@ -78,6 +79,13 @@ class Model:
         """Whether a delivery is the last one of its task: what it leads to counts."""
         record = self.records.get(delivery.message.id)
         return record is not None and record.place == (delivery.stream, delivery.entry)
+
+    def is_refused(self, delivery: Delivery) -> bool:
+        """Whether a worker is told that its outcome is; that of a commit whose reply got lost is not."""
+        record = self.records.get(delivery.message.id)
+        if record is None:
+            return False
+        return record.fence != delivery.fence or record.last not in (None, (delivery.stream, delivery.entry))
 
     def settle(self, task_id: str, state: State, body: bytes) -> None:
         record = self.records[task_id]
@@ -115,6 +123,7 @@ class Machine(RuleBasedStateMachine):
         record = self.model.records[task_id]
         key = self.redis("HGET", QUEUE.record(task_id), "entry")
         record.state, record.place = State.QUEUED, (stream, key)
+        record.last = record.place
         self.model.entries[stream][key] = Entry(task_id, record.fence)
 
     def returned(self, stream: str, keys: list[bytes], *, died: bool) -> None:
@@ -225,9 +234,9 @@ class Machine(RuleBasedStateMachine):
         state = State.SUCCEEDED if good else State.FAILED
         self.bodies += 1
         body = b"%d" % self.bodies if good else ERROR[:-1] + b',"n":%d}' % self.bodies
-        self.send(
-            calls.finish(QUEUE, some[0].stream, [calls.Settlement(one, state, body) for one in some], **END), twice
-        )
+        refused = [position for position, one in enumerate(some) if self.model.is_refused(one)]
+        settlements = [calls.Settlement(one, state, body) for one in some]
+        assert self.send(calls.finish(QUEUE, some[0].stream, settlements, **END), twice) == refused
         for one in some:
             if self.model.is_current(one):
                 self.model.settle(one.message.id, state, body)
@@ -240,7 +249,7 @@ class Machine(RuleBasedStateMachine):
         if current:
             del self.model.entries[one.stream][one.entry]
             record = self.model.records[one.message.id]
-            record.state, record.place, record.due = State.DELAYED, None, False
+            record.state, record.place, record.last, record.due = State.DELAYED, None, None, False
             record.fence += 1
 
     @rule(one=deliveries, twice=twice)
