@@ -143,6 +143,7 @@ class Executor:
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         self._pace.ended += 1
+        run.handle = None  # its context has the run: left alone, the two would be garbage that only a search finds
         if not run.ended:
             run.ended = True
             self._settle(run, outcome)
