@@ -22,7 +22,7 @@ from streamq.tasks import Task
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import AHEAD_MOST, Lane, Pace, free_places
 from streamq.worker.limits import TimeLimits
-from streamq.worker.outcomes import failed, succeeded, timed_out
+from streamq.worker.outcomes import failed, succeeded, timed_out, within
 from streamq.worker.pool import ThreadPool
 from streamq.worker.processes import ProcessPool
 
@@ -178,15 +178,9 @@ class Executor:
 
     async def _within(self, run: Run, coroutine: Any) -> Any:
         assert run.task is not None  # noqa: S101 - begin() saw to it
-        seconds = run.task.options.timeout
         self._limits.begin(run)
         try:
-            async with asyncio.timeout(seconds) as limit:
-                return await coroutine
-        except TimeoutError as error:
-            if seconds is not None and limit.expired():
-                raise timed_out(seconds) from error
-            raise
+            return await within(run.task.options.timeout, coroutine)
         finally:
             self._limits.end(run)
 

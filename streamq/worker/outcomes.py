@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
+from collections.abc import Awaitable
 from typing import Any
 
 from streamq.codec import encode_error, encode_result
@@ -66,6 +68,17 @@ def _tell(delivery: Delivery, error: BaseException | None, outcome: Outcome, *, 
 def timed_out(seconds: float, *, hard: bool = False) -> TaskTimeout:
     """Make the error of a run that took longer than `seconds`."""
     return TaskTimeout(f"ran longer than its {'hard_timeout' if hard else 'timeout'} of {seconds:g} s")
+
+
+async def within(seconds: float | None, coroutine: Awaitable[Any]) -> Any:
+    """Await the user's code, and raise `TaskTimeout` in it when the time is up."""
+    try:
+        async with asyncio.timeout(seconds) as limit:
+            return await coroutine
+    except TimeoutError as error:
+        if seconds is not None and limit.expired():
+            raise timed_out(seconds) from error
+        raise
 
 
 def _leave_users_frames(error: BaseException | None) -> None:

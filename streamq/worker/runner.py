@@ -23,7 +23,7 @@ from streamq.lifecycle import Outcome
 from streamq.message import Delivery
 from streamq.tasks import Task
 from streamq.worker.metrics import peak_memory
-from streamq.worker.outcomes import failed, succeeded, timed_out
+from streamq.worker.outcomes import failed, succeeded, timed_out, within
 from streamq.worker.wire import LENGTH, Frame, pack, pack_outcome, unpack, unpack_delivery
 
 
@@ -95,7 +95,7 @@ class Runner:
             if task.options.bind:
                 args = (context_of(delivery, state, self._lease), *args)
             if task.is_async:
-                value = await _within(task.options.timeout, task.function(*args, **kwargs))
+                value = await within(task.options.timeout, task.function(*args, **kwargs))
             else:
                 with _alarm(task.options.timeout):
                     value = task.function(*args, **kwargs)
@@ -104,16 +104,6 @@ class Runner:
             return failed(task, delivery, error)
         finally:
             running.reset(mark)
-
-
-async def _within(seconds: float | None, coroutine: Any) -> Any:
-    try:
-        async with asyncio.timeout(seconds) as limit:
-            return await coroutine
-    except TimeoutError as error:
-        if seconds is not None and limit.expired():
-            raise timed_out(seconds) from error
-        raise
 
 
 @contextmanager
