@@ -7,6 +7,7 @@ import contextlib
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -27,6 +28,12 @@ class Line:
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
+        # The end of the line tells the supervisor that this process is dead: what a task forks must not hold it.
+        os.register_at_fork(after_in_child=self._hang_up)
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._socket.fileno())
 
     def say(self, **message: Any) -> None:
         """Send one message; if nobody is there any more, that shows elsewhere."""

@@ -151,7 +151,10 @@ class Committer:
 
     async def _release(self, run: Run, died: str) -> None:
         try:
-            await self._patiently(lambda: self._fleet.give_back([run.delivery], died=died))
+            _, buried = await self._patiently(lambda: self._fleet.give_back([run.delivery], died=died))
+            if buried:
+                message = run.delivery.message
+                _log.error("task %s (%s) has seen too many deaths and is a dead letter now", message.id, message.task)
         except BrokerError as error:
             self._give_up(run, error)
         self._holdings.drop(run)
