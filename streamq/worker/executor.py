@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 from streamq.config import Settings, WorkerSettings
 from streamq.context import context_of, running
 from streamq.errors import PayloadTooLarge, TaskTimeout
-from streamq.lifecycle import Abandoned, Outcome
+from streamq.lifecycle import Abandoned, Outcome, is_suspect
 from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
 from streamq.worker.holdings import Holdings, Run
@@ -78,7 +78,7 @@ class Executor:
         self._draining = False
 
     def _lane_of(self, task: Task[..., Any], deaths: int = 0) -> Lane:
-        if 0 < self._settings.max_deaths - 1 <= deaths:
+        if is_suspect(deaths, self._settings.max_deaths):
             return self._suspects
         if task.options.pool == "process":
             return self._in_processes
