@@ -326,3 +326,15 @@ def innocent_in_thread(marker: Path, ready: Path) -> int:
     while not ready.exists():
         time.sleep(0.01)
     return asyncio.run(asyncio.sleep(0, current().deaths))
+
+
+@app.task
+def fork_in_thread(marker: Path, ready: Path) -> int:
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(30,))
+    child.start()
+    mark(marker)
+    while not ready.exists():
+        time.sleep(0.01)
+    child.kill()
+    child.join()
+    return current().deliveries
