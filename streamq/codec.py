@@ -268,21 +268,25 @@ def type_name(kind: type[BaseException]) -> str:
     return name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
 
 
+def text_of(error: BaseException) -> str:
+    """Return an exception's message; a broken ``__str__`` of the user's must not hide the error itself."""
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - whatever it is
+        return "(the message could not be made)"
+
+
 def encode_error(error: BaseException, *, with_traceback: bool = True) -> bytes:
     """Encode an exception as plain data: type name, message, arguments that are JSON, traceback text."""
     try:
-        message = str(error)
-    except Exception:  # noqa: BLE001 - a broken __str__ of the user's must not hide the error itself
-        message = "(the message could not be made)"
-    try:
         packed = _encode(error.args)
         args = from_json(packed) if len(packed) <= _MOST_OF_AN_ERROR else None
-    except _UNENCODABLE:
+    except Exception:  # noqa: BLE001 - as in text_of
         args = None
     text = "".join(traceback.format_exception(error)) if with_traceback else ""
     stored = {
         "type": type_name(type(error)),
-        "message": message[:_MOST_OF_AN_ERROR],
+        "message": text_of(error)[:_MOST_OF_AN_ERROR],
         "args": args,
         "traceback": text[-_MOST_OF_AN_ERROR:],
     }

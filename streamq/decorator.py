@@ -18,6 +18,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
+_LONGEST_SECONDS = 366 * 24 * 3600.0  # timers of an event loop, and of signals, have their limits
+
+
 class _Options(TypedDict, total=False):
     """What ``@task(...)`` takes; `TaskMaker.__call__` explains it."""
 
@@ -187,8 +190,9 @@ def _check(options: TaskOptions) -> None:
         raise ConfigError(f"task name {options.name!r} cannot be used: no spaces, ':', '*', '?', brackets or braces")
     for name in ("timeout", "hard_timeout"):
         value = getattr(options, name)
-        if value is not None and not value > 0:
-            raise ConfigError(f"task {options.name}: {name} must be more than 0 seconds, not {value!r}")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 < value <= _LONGEST_SECONDS):
+            raise ConfigError(f"task {options.name}: {name} must be more than 0 seconds, at most a year, not {value!r}")
     if options.timeout is not None and options.hard_timeout is not None and options.timeout >= options.hard_timeout:
         raise ConfigError(f"task {options.name}: hard_timeout must be more than timeout")
     if options.pool not in (None, "process"):

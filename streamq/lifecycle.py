@@ -84,6 +84,14 @@ class Died:
 Outcome = Succeeded | Failed | FailedForNow | Rejected | Unroutable | Abandoned | Died
 
 
+def is_suspect(deaths: int, max_deaths: int) -> bool:
+    """Tell whether the next death under a message is the last; then it runs in a process of its own.
+
+    With a `max_deaths` of 1 there is no death before that could make one suspect.
+    """
+    return 0 < max_deaths - 1 <= deaths
+
+
 @dataclass(frozen=True, slots=True)
 class Complete:
     """Commit `state` with `body`, the result or the error."""

@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from inspect import iscoroutinefunction
 from typing import Any
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential_jitter
 from tenacity.retry import retry_if_exception
 
+from streamq.codec import text_of
 from streamq.errors import (
     ArgumentError,
     ConfigError,
@@ -37,6 +40,7 @@ _HOPELESS = (ArgumentError, PayloadTooLarge, ResultEncodeError, ResultTooLarge)
 _STOP = stop_after_attempt(5)
 _WAIT = wait_exponential_jitter(initial=1, max=60)
 _RETRY = retry_if_exception_type(Exception)
+_NUMBER = re.compile(r"[0-9]+(\.[0-9]+)?")
 _ASKER = Retrying()  # tenacity's state wants to know who asks
 
 
@@ -65,8 +69,11 @@ class Retry:
 
     def __post_init__(self) -> None:
         for name in ("stop", "wait", "retry"):
-            if not callable(getattr(self, name)):
-                raise ConfigError(f"{name} of a Retry must be one of tenacity's objects, not {getattr(self, name)!r}")
+            part = getattr(self, name)
+            if not callable(part) or isinstance(part, type):  # a class would be called, and be true whatever it says
+                raise ConfigError(f"{name} of a Retry must be one of tenacity's objects, not {part!r}")
+            if iscoroutinefunction(part) or iscoroutinefunction(getattr(part, "__call__", None)):  # noqa: B004
+                raise ConfigError(f"{name} of a Retry must not be async, as {part!r} is")
         _check_types("discard_on", self.discard_on)
 
     @property
@@ -128,7 +135,7 @@ def after_error(
         now_ms: the time, ms.
     """
     if isinstance(error, TaskRejected):
-        return Rejected(encode(error), str(error))
+        return Rejected(encode(error), text_of(error))
     asked = error if isinstance(error, RetryRequested) else None
     # Asked for inside an `except`, it is that error which the caller should hear of in the end.
     cause = (asked.__cause__ or asked.__context__ or asked) if asked else error
@@ -170,14 +177,16 @@ def _consider(
         if not wanted and not policy.retry(state):
             return Failed(stored)
         seconds = float(policy.wait(state) if wish is None else wish)
-        seconds = max(0.0, seconds, hint or 0.0) if math.isfinite(seconds) else _LONGEST_SECONDS
+        if math.isnan(seconds):
+            raise ValueError("the wait is not a number")  # noqa: TRY301 - as other failures of a policy
+        seconds = min(max(0.0, seconds, hint or 0.0), _LONGEST_SECONDS)
         state.upcoming_sleep = seconds
         if policy.stop(state):
             return Rejected(stored, f"gave up after attempt {state.attempt_number}")
     except Exception:  # noqa: BLE001 - whatever it is, the task must have an end
         _log.exception("the retry policy failed: there will be no further attempt")
         return Failed(stored)
-    return FailedForNow(stored, min(seconds, _LONGEST_SECONDS))
+    return FailedForNow(stored, seconds)
 
 
 def retry_after(error: BaseException) -> float | None:
@@ -186,27 +195,32 @@ def retry_after(error: BaseException) -> float | None:
     Looked at are the attribute ``retry_after`` (seconds or a timedelta), and the header ``Retry-After`` (RFC 9110,
     section 10.2.3: seconds or a date) of the error or of its ``response``, as httpx, requests and aiohttp have them.
     """
+    try:
+        return _seconds(_wish(error))
+    except Exception:  # noqa: BLE001 - attributes of any library's error: one that cannot be read is no wish
+        return None
+
+
+def _wish(error: BaseException) -> object:
     wish = getattr(error, "retry_after", None)
     for holder in (error, getattr(error, "response", None)):
         headers = getattr(holder, "headers", None)
-        if wish is None and isinstance(headers, Mapping):
+        if wish is None and headers is not None:
             wish = headers.get("Retry-After", headers.get("retry-after"))
-    if isinstance(wish, timedelta):
-        wish = wish.total_seconds()
-    if isinstance(wish, str):
-        wish = _seconds(wish)
-    if isinstance(wish, (int, float)) and not isinstance(wish, bool) and 0 <= wish < math.inf:
-        return float(wish)
-    return None
+    return wish
 
 
-def _seconds(header: str) -> float | None:
-    try:
-        return float(header)
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(header)
-    except ValueError:
-        return None
-    return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+def _seconds(wish: object) -> float | None:
+    match wish:
+        case timedelta():
+            seconds = wish.total_seconds()
+        case str() if _NUMBER.fullmatch(wish.strip()):
+            seconds = float(wish)
+        case str():
+            moment = parsedate_to_datetime(wish)
+            seconds = max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+        case int() | float() if not isinstance(wish, bool):
+            seconds = float(wish)
+        case _:
+            return None
+    return seconds if 0 <= seconds < math.inf else None

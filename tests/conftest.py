@@ -167,6 +167,12 @@ def basic(load_app_at: Callable[[str, str], ModuleType], server_url: str) -> Mod
     return load_app_at("tests.apps.basic", server_url)
 
 
+@pytest.fixture
+def stubborn(load_app_at: Callable[[str, str], ModuleType], server_url: str) -> ModuleType:
+    """Give the module of tasks that fail, hang, kill and are killed."""
+    return load_app_at("tests.apps.stubborn", server_url)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     """Fail a test that leaves a thread of streamq's or, by way of a ResourceWarning, a socket."""

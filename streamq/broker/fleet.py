@@ -14,12 +14,15 @@ from streamq._redis.keys import Keys, QueueKeys
 from streamq.broker import calls
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
-from streamq.lifecycle import Park
+from streamq.lifecycle import Park, is_suspect
 from streamq.message import Delivery, Malformed
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
 _RESCUE_BATCH = 100
 _RETIRE_MOST = 100
+# A suspect runs in a process of its own, so if the process that holds it dies, that was another's doing. But not for
+# ever: it may be the fetching of it that kills.
+_DEATHS_OF_OTHERS = 10
 _OLDEST_REDIS = 7
 
 T = TypeVar("T")
@@ -264,8 +267,13 @@ def _rescue_some(
     held = connection.run(calls.held_by(queue, stream, owner.consumer, _RESCUE_BATCH))
     # What cannot be read stays pending: the next reclaim buries it.
     good = [one for one in held if isinstance(one, Delivery)]
-    if not good:
-        return None
+    suspects = [one for one in good if is_suspect(one.deaths, settings.max_deaths)]
+    others = [one for one in good if not is_suspect(one.deaths, settings.max_deaths)]
+    lenient = owner._replace(max_deaths=owner.max_deaths + _DEATHS_OF_OTHERS)
     done, ttl_ms = Keys(settings.namespace).done, round(settings.result_ttl * 1000)
-    moved = connection.run(calls.give_back(queue, stream, owner, good, done=done, ttl_ms=ttl_ms))
-    return moved if any(moved) else None
+    given = buried = 0
+    for by, group in ((owner, others), (lenient, suspects)):
+        if group:
+            moved = connection.run(calls.give_back(queue, stream, by, group, done=done, ttl_ms=ttl_ms))
+            given, buried = given + moved.given, buried + moved.buried
+    return calls.GivenBack(given, buried) if given or buried else None

@@ -8,6 +8,7 @@ import faulthandler
 import gc
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -31,6 +32,12 @@ class Line:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
         self._lock = threading.Lock()
+        # The end of the line tells the supervisor that this process is dead: what a task forks must not hold it.
+        os.register_at_fork(after_in_child=self._hang_up)
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._socket.fileno())
 
     def say(self, **message: Any) -> None:
         """Send one message, from any thread; if nobody is there any more, that shows elsewhere."""

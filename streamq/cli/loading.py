@@ -6,27 +6,35 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from streamq.errors import ConfigError, StreamqError
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
     from streamq.app import StreamQ
 
 T = TypeVar("T")
 
 
-def run_on_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run `main` on the fastest event loop that there is."""
+def loop_factory() -> Callable[[], AbstractEventLoop] | None:
+    """Return what makes the fastest event loop that there is; None: the interpreter's own."""
     try:
         import uvloop  # noqa: PLC0415 - not on every platform
     except ImportError:
-        import asyncio  # noqa: PLC0415 - see load_app
+        return None
+    return uvloop.new_event_loop
 
-        return asyncio.run(main)
-    return uvloop.run(main)
+
+def run_on_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run `main` on the fastest event loop that there is."""
+    import asyncio  # noqa: PLC0415 - see load_app
+
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        return runner.run(main)
 
 
 def load_app(target: str) -> StreamQ:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import faulthandler
 import json
 import signal
 import sys
 from typing import Any
 
-from streamq.cli.loading import load_app, run_on_loop
+from streamq.cli.loading import load_app, loop_factory
 from streamq.errors import ConfigError
 from streamq.worker import clock
 from streamq.worker.logs import configure
@@ -23,6 +24,10 @@ def main() -> int:
     configure(spec["consumer"], spec["log_level"], spec["log_format"])
     clock.set_offset(spec["ahead_ms"])
     faulthandler.register(signal.SIGQUIT, all_threads=True)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Service managers signal all processes of a service; when this one ends is for its worker to say. A handler
+        # and not SIG_IGN, which programs that a task starts would inherit.
+        signal.signal(number, lambda *_: None)
     try:
         app = load_app(spec["app"])
         app.make_current()
@@ -31,8 +36,9 @@ def main() -> int:
         line.say(pack({"fatal": str(error)}))
         return 2
     lifespan = app.lifespan(app) if app.lifespan else None
-    run_on_loop(Runner(line, tasks, app.settings.max_result).serve(lifespan))
-    app.close()
+    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+        Runner(line, tasks, app.settings.max_result, runner.get_loop()).serve(lifespan)
+        runner.run(app.aclose())
     return 0
 
 

@@ -179,6 +179,9 @@ class Committer:
     async def _release(self, run: Run, died: str) -> None:
         try:
             given, buried = await self._patiently(lambda: self._fleet.give_back([run.delivery], died=died))
+            if buried:
+                message = run.delivery.message
+                _log.error("task %s (%s) has seen too many deaths and is a dead letter now", message.id, message.task)
             if given or buried:
                 self._count("dead" if buried else "handed_back", run)
         except BrokerError as error:

@@ -10,21 +10,23 @@ import asyncio
 import contextvars
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
-from streamq.codec import encode_error
 from streamq.config import Settings, WorkerSettings
 from streamq.context import context_of, running
-from streamq.errors import PayloadTooLarge, StreamqError, TaskTimeout
-from streamq.lifecycle import Abandoned, Outcome, Unroutable
+from streamq.errors import PayloadTooLarge, TaskTimeout
+from streamq.lifecycle import Abandoned, Outcome, is_suspect
 from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import AHEAD_MOST, Lane, Pace, free_places
 from streamq.worker.limits import TimeLimits
-from streamq.worker.outcomes import failed, succeeded, timed_out, within
+from streamq.worker.outcomes import failed, succeeded, timed_out, unroutable, within
 from streamq.worker.pool import ThreadPool
 from streamq.worker.processes import ProcessPool
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _UNCOMMITTED_MOST = 1000
 _SUSPECTS = 8  # at a time; each has a process of its own, of some 50 MB
@@ -75,7 +77,7 @@ class Executor:
         self._draining = False
 
     def _lane_of(self, task: Task[..., Any], deaths: int = 0) -> Lane:
-        if 0 < self._settings.max_deaths - 1 <= deaths:
+        if is_suspect(deaths, self._settings.max_deaths):
             return self._suspects
         if task.options.pool == "process":
             return self._in_processes
@@ -105,12 +107,12 @@ class Executor:
         for run in runs:
             task, delivery = run.task, run.delivery
             if task is None or delivery.version > VERSION:
-                self._settle(run, _unroutable(delivery))
+                self._settle(run, unroutable(delivery))
             elif len(delivery.message.args) > most:
                 error = PayloadTooLarge(
-                    f"the arguments have {len(delivery.message.args)} bytes, over max_payload {most}"
+                    f"its {len(delivery.message.args)} bytes of arguments are over max_payload {most}"
                 )
-                self._settle(run, failed(task, delivery, error))
+                self._settle(run, self._in_its_context(run, failed, task, delivery, error))
             elif delivery.deaths or task.options.pool:
                 self._lane_of(task, delivery.deaths).waiting.append(run)
             elif task.is_async:
@@ -118,6 +120,12 @@ class Executor:
             else:
                 self._in_threads.waiting.append(run)
         self._start()
+
+    def _in_its_context(self, run: Run, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `function` as if from within a run, so that log lines name the task."""
+        context = self._blank.copy()
+        context.run(running.set, (run.delivery, self._state, run))
+        return context.run(function, *args, **kwargs)
 
     def _start(self) -> None:
         if self._draining:
@@ -186,6 +194,7 @@ class Executor:
 
     async def _run_in_process(self, run: Run) -> None:
         assert run.task is not None  # noqa: S101 - begin() saw to it
+        running.set((run.delivery, self._state, run))
         lane = self._lane_of(run.task, run.delivery.deaths)
         try:
             outcome = await self._processes.run(run) if run.handle is not None else Abandoned()
@@ -285,11 +294,3 @@ class Executor:
     def close(self) -> None:
         """Let the threads end."""
         self._threads.close()
-
-
-def _unroutable(delivery: Delivery) -> Unroutable:
-    reason, detail = "unknown task", f"no task is registered under the name {delivery.message.task!r}"
-    if delivery.version > VERSION:
-        reason = "newer message version"
-        detail = f"the message has version {delivery.version}, this worker knows {VERSION}"
-    return Unroutable(encode_error(StreamqError(detail), with_traceback=False), reason)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 import sys
 from dataclasses import dataclass
-
-_MIB = 1024 * 1024
-_MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024  # bytes on macOS, KiB elsewhere: getrusage(2) of each
+from pathlib import Path
 
 EXIT_BLOCKED = 70  # the exit code of a process that ends because its event loop has been blocked for too long
 
@@ -51,5 +50,14 @@ class Vitals:
 
 
 def peak_memory() -> float:
-    """Return how many MiB of this process were in memory at a time, at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _MAXRSS_UNIT / _MIB
+    """Return how many MiB of this process were in memory at a time, at most.
+
+    On Linux ``ru_maxrss`` begins with the peak of the process that started this one (getrusage(2) of a program that
+    was executed goes on from before), so there it is read elsewhere.
+    """
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text("ascii", "replace").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)

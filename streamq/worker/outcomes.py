@@ -8,10 +8,10 @@ import os
 from collections.abc import Awaitable
 from typing import Any
 
-from streamq.codec import encode_error, encode_result
-from streamq.errors import ResultTooLarge, RetryRequested, TaskRejected, TaskTimeout
-from streamq.lifecycle import FailedForNow, Outcome, Rejected, Succeeded
-from streamq.message import Delivery
+from streamq.codec import encode_error, encode_result, text_of
+from streamq.errors import ResultTooLarge, RetryRequested, StreamqError, TaskRejected, TaskTimeout
+from streamq.lifecycle import FailedForNow, Outcome, Rejected, Succeeded, Unroutable
+from streamq.message import VERSION, Delivery
 from streamq.retry import after_error, after_result
 from streamq.tasks import Task
 from streamq.worker.clock import now_ms
@@ -52,7 +52,7 @@ def failed(task: Task[..., Any], delivery: Delivery, error: BaseException) -> Ou
 
 def _tell(delivery: Delivery, error: BaseException | None, outcome: Outcome, *, expected: bool = True) -> None:
     """Log what follows from a failure; with the traceback if that is the end, and nobody has expected it."""
-    what = f"{type(error).__name__}: {error}" if error else "its result asks for another attempt"
+    what = f"{type(error).__name__}: {text_of(error)}" if error else "its result asks for another attempt"
     match outcome:
         case FailedForNow(_, seconds):
             level, end, expected = logging.WARNING, f"; attempt {delivery.attempt + 1} in {seconds:.3g} s", True
@@ -63,6 +63,15 @@ def _tell(delivery: Delivery, error: BaseException | None, outcome: Outcome, *, 
     _log.log(
         level, "%s failed: %s%s", delivery.message.task, what, end, exc_info=None if expected or not error else error
     )
+
+
+def unroutable(delivery: Delivery) -> Unroutable:
+    """Make the outcome of a message that the process it has come to cannot run."""
+    reason, detail = "unknown task", f"no task is registered under the name {delivery.message.task!r}"
+    if delivery.version > VERSION:
+        reason = "newer message version"
+        detail = f"the message has version {delivery.version}, this worker knows {VERSION}"
+    return Unroutable(encode_error(StreamqError(detail), with_traceback=False), reason)
 
 
 def timed_out(seconds: float, *, hard: bool = False) -> TaskTimeout:

@@ -7,6 +7,7 @@ are needed, and end when they have been idle for a while.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import signal
@@ -28,6 +29,7 @@ _IDLE_SECONDS = 30.0
 _START_SECONDS = 60.0
 _START_AGAIN_SECONDS = 1.0
 _END_SECONDS = 2.0
+_NOTHING_SAID = (OSError, EOFError, ValueError, LookupError)  # the line has ended, or what came was no frame
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,15 @@ class _Process:
     """One process and the line to it."""
 
     def __init__(self, spec: dict[str, Any]) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
+        self._socket, theirs = socket.socketpair()
+        with theirs, contextlib.ExitStack() as stack:
+            stack.callback(self._socket.close)
             self.process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "streamq.cli.runner", json.dumps({**spec, "line": theirs.fileno()})],
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,  # signals of the terminal are for the worker
             )
-        self._socket = ours
+            stack.pop_all()
         self._writer: asyncio.StreamWriter | None = None
         self.tasks = 0
         self.peak = 0.0
@@ -68,11 +71,11 @@ class _Process:
 
     async def begin(self) -> None:
         """Wait until it can run tasks."""
-        self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
         try:
+            self._reader, self._writer = await asyncio.open_connection(sock=self._socket)
             async with asyncio.timeout(_START_SECONDS):
                 said = await self.read()
-        except (OSError, EOFError, TimeoutError) as error:
+        except _NOTHING_SAID as error:
             raise _NotStarted(f"it ended, or said nothing: {type(error).__name__}") from error
         if "ready" not in said.header:
             raise _NotStarted(said.header.get("fatal", "it said something strange"))
@@ -95,14 +98,11 @@ class _Process:
         self.peak = said.header["peak"]
         return unpack_outcome(said)
 
-    async def end(self, *, kill: bool) -> str:
-        """Have it end, at once or in order, and say how it did."""
+    async def end(self) -> str:
+        """Have it end in order, if it has not been killed, and say how it did."""
         if self.idle_timer is not None:
             self.idle_timer.cancel()
-        if kill:
-            self.process.kill()
-        else:
-            self.say(pack({"stop": True}))
+        self.say(pack({"stop": True}))
         try:
             code = await asyncio.to_thread(self.process.wait, _END_SECONDS)
         except subprocess.TimeoutExpired:
@@ -142,10 +142,10 @@ class ProcessPool:
             async with asyncio.timeout(task.options.hard_timeout) as limit:
                 outcome = await process.run(run)
             whole = True
-        except (OSError, EOFError):
+        except _NOTHING_SAID:
             if limit.expired():
                 return failed(task, run.delivery, timed_out(task.options.hard_timeout or 0, hard=True))
-            how = await process.end(kill=False)
+            how = await process.end()
             _log.error("the process that ran task %s (%s) died: %s", run.delivery.message.id, task.name, how)
             return Died(how)
         finally:
@@ -164,7 +164,10 @@ class ProcessPool:
                     process.idle_timer.cancel()
                 return process
             self._dismiss(process, kill=True)
-        process = _Process(self._settings.spec)
+        try:
+            process = _Process(self._settings.spec)
+        except OSError as error:  # for one, too many open files
+            raise _NotStarted(str(error)) from error
         try:
             await process.begin()
         except BaseException:
@@ -186,7 +189,9 @@ class ProcessPool:
         self._dismiss(process, kill=False)
 
     def _dismiss(self, process: _Process, *, kill: bool) -> None:
-        ending = asyncio.create_task(process.end(kill=kill))
+        if kill:
+            process.process.kill()  # at once, and not when its turn comes: it may do harm
+        ending = asyncio.create_task(process.end())
         self._ending.add(ending)
         ending.add_done_callback(self._ending.discard)
 

@@ -7,8 +7,9 @@ The app's lifespan is entered as in a worker; its loop stands still while a sync
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 import os
-import queue
 import signal
 import socket
 import threading
@@ -17,13 +18,13 @@ from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any, NoReturn
 
-from streamq.context import context_of, running
+from streamq.context import current, running
 from streamq.errors import TaskTimeout
 from streamq.lifecycle import Outcome
 from streamq.message import Delivery
 from streamq.tasks import Task
 from streamq.worker.metrics import peak_memory
-from streamq.worker.outcomes import failed, succeeded, timed_out, within
+from streamq.worker.outcomes import failed, succeeded, timed_out, unroutable, within
 from streamq.worker.wire import LENGTH, Frame, pack, pack_outcome, unpack, unpack_delivery
 
 
@@ -33,6 +34,12 @@ class Line:
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
+        # The end of the line tells the worker that this process is dead: what a task forks must not hold it.
+        os.register_at_fork(after_in_child=self._hang_up)
+
+    def _hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._socket.fileno())
 
     def say(self, frame: bytes) -> None:
         """Send one frame."""
@@ -41,8 +48,11 @@ class Line:
     def frames(self) -> Iterator[Frame]:
         """Read frames until the worker is gone."""
         with self._socket.makefile("rb") as stream:
-            while length := stream.read(LENGTH):
-                yield unpack(stream.read(int.from_bytes(length, "big")))
+            while len(start := stream.read(LENGTH)) == LENGTH:
+                length = int.from_bytes(start, "big")
+                content = stream.read(length)
+                if len(content) == length:
+                    yield unpack(content)
 
 
 class _Lease:
@@ -58,52 +68,101 @@ class Runner:
         line: to the worker.
         tasks: what can be run, by name.
         max_result: bytes that an encoded result may have.
+        loop: for what is async; it does not run while a sync task does, whose code may want to run one of its own.
     """
 
-    def __init__(self, line: Line, tasks: Mapping[str, Task[..., Any]], max_result: int) -> None:
+    def __init__(
+        self, line: Line, tasks: Mapping[str, Task[..., Any]], max_result: int, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self._line = line
         self._tasks = tasks
         self._max_result = max_result
-        self._work: queue.SimpleQueue[Delivery | None] = queue.SimpleQueue()
-        self._lease = _Lease()
+        self._loop = loop
+        self._pid = os.getpid()
+        self._work: asyncio.Queue[tuple[Delivery, _Lease] | None] = asyncio.Queue()
+        self._entered: asyncio.Future[Any] = loop.create_future()
+        self._stopping = asyncio.Event()
 
-    async def serve(self, lifespan: AbstractAsyncContextManager[Any] | None) -> None:
+    def serve(self, lifespan: AbstractAsyncContextManager[Any] | None) -> None:
         """Serve until told to stop."""
-        async with lifespan or nullcontext() as state:
-            threading.Thread(target=self._listen, name="streamq-line", daemon=True).start()
-            self._line.say(pack({"ready": True}))
-            while (delivery := await asyncio.to_thread(self._work.get)) is not None:
-                self._lease = _Lease()
-                outcome = await self._perform(delivery, state)
-                self._line.say(pack_outcome(outcome, {"peak": peak_memory()}))
+        living = self._loop.create_task(self._live(lifespan or nullcontext()))
+        either = asyncio.wait([living, self._entered], return_when=asyncio.FIRST_COMPLETED)
+        self._loop.run_until_complete(either)
+        if living.done():
+            living.result()
+        threading.Thread(target=self._listen, name="streamq-line", daemon=True).start()
+        self._line.say(pack({"ready": True}))
+        while (work := self._loop.run_until_complete(self._work.get())) is not None:
+            outcome = self._perform(*work)
+            self._line.say(pack_outcome(outcome, {"peak": peak_memory()}))
+        self._stopping.set()
+        with contextlib.suppress(asyncio.CancelledError):  # a task has cancelled whatever it could find
+            self._loop.run_until_complete(living)
+
+    async def _live(self, lifespan: AbstractAsyncContextManager[Any]) -> None:
+        """Enter and leave the lifespan, in one and the same asyncio task, as task groups in it need it."""
+        async with lifespan as state:
+            self._entered.set_result(state)
+            await self._stopping.wait()
 
     def _listen(self) -> None:
-        for frame in self._line.frames():
-            if "run" in frame.header:
-                self._work.put(unpack_delivery(frame))
-            elif "lost" in frame.header:
-                self._lease.lost = True
-            else:
-                self._work.put(None)
-        os._exit(1)  # the worker is gone: what runs here is given to another
-
-    async def _perform(self, delivery: Delivery, state: Any) -> Outcome:
-        task = self._tasks[delivery.message.task]
-        mark = running.set((delivery, state, self._lease))
+        lease = _Lease()
         try:
-            args, kwargs = task.call_codec.decode(delivery.message.args)
-            if task.options.bind:
-                args = (context_of(delivery, state, self._lease), *args)
-            if task.is_async:
+            for frame in self._line.frames():
+                if "run" in frame.header:
+                    lease = _Lease()
+                    self._bring((unpack_delivery(frame), lease))
+                elif "lost" in frame.header:
+                    lease.lost = True
+                else:
+                    self._bring(None)
+        finally:
+            os._exit(1)  # the worker is gone: what runs here is given to another
+
+    def _bring(self, work: tuple[Delivery, _Lease] | None) -> None:
+        self._loop.call_soon_threadsafe(self._work.put_nowait, work)
+
+    def _perform(self, delivery: Delivery, lease: _Lease) -> Outcome:
+        task = self._tasks.get(delivery.message.task)
+        if task is None:  # the code is not that with which the worker began
+            return unroutable(delivery)
+        context = contextvars.Context()  # of its own: what one task sets in it, the next does not see
+        context.run(running.set, (delivery, self._entered.result(), lease))
+        if task.is_async:
+            return self._loop.run_until_complete(self._loop.create_task(self._await(task, delivery), context=context))
+        return context.run(self._call, task, delivery)
+
+    async def _await(self, task: Task[..., Any], delivery: Delivery) -> Outcome:
+        try:
+            args, kwargs = _arguments(task, delivery)
+            with self._no_fork():
                 value = await within(task.options.timeout, task.function(*args, **kwargs))
-            else:
-                with _alarm(task.options.timeout):
-                    value = task.function(*args, **kwargs)
             return succeeded(task, delivery, value, self._max_result)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a task must not end the process
             return failed(task, delivery, error)
+
+    def _call(self, task: Task[..., Any], delivery: Delivery) -> Outcome:
+        try:
+            args, kwargs = _arguments(task, delivery)
+            with self._no_fork(), _alarm(task.options.timeout):
+                value = task.function(*args, **kwargs)
+            return succeeded(task, delivery, value, self._max_result)
+        except BaseException as error:  # noqa: BLE001 - see above
+            return failed(task, delivery, error)
+
+    @contextmanager
+    def _no_fork(self) -> Iterator[None]:
+        """Have a process that the task has forked end here, should it come back: it has no say in the outcome."""
+        try:
+            yield
         finally:
-            running.reset(mark)
+            if os.getpid() != self._pid:
+                os._exit(1)
+
+
+def _arguments(task: Task[..., Any], delivery: Delivery) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    args, kwargs = task.call_codec.decode(delivery.message.args)
+    return ((current(), *args) if task.options.bind else args), kwargs
 
 
 @contextmanager

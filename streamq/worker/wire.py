@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from streamq.lifecycle import Failed, FailedForNow, Outcome, Rejected, Succeeded
+from streamq.lifecycle import Failed, FailedForNow, Outcome, Rejected, Succeeded, Unroutable
 from streamq.message import Delivery, Message
 
 LENGTH = 4  # bytes
@@ -50,7 +50,7 @@ def pack_outcome(outcome: Outcome, more: Mapping[str, Any]) -> bytes:
     match outcome:
         case Succeeded(body) | Failed(body):
             return pack(header, body)
-        case FailedForNow(body, with_it) | Rejected(body, with_it):
+        case FailedForNow(body, with_it) | Rejected(body, with_it) | Unroutable(body, with_it):
             return pack({**header, "with": with_it}, body)
         case _:
             raise TypeError(f"{outcome!r} is no outcome of a function")
@@ -65,5 +65,7 @@ def unpack_outcome(frame: Frame) -> Outcome:
             return Failed(frame.body)
         case "FailedForNow":
             return FailedForNow(frame.body, frame.header["with"])
+        case "Unroutable":
+            return Unroutable(frame.body, frame.header["with"])
         case _:
             return Rejected(frame.body, frame.header["with"])

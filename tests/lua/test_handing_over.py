@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from streamq.broker import calls
+from streamq.broker.fleet import rescue
+from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerReset
 from streamq.message import Delivery, Malformed, Message
 
@@ -202,6 +204,25 @@ def test_who_lost_a_message_to_the_dead_letters_is_refused(q):
     q.give_back(delivery, died="signal SIGKILL", max_deaths=1)
     q.finish(delivery)
     assert q.record()["state"] == "dead"
+
+
+def test_a_suspect_is_not_buried_for_the_death_of_its_worker(q, any_server):
+    """It ran in a process of its own, so that was another's doing; but to read it may be what kills."""
+    settings = Settings(any_server)
+    die(q, 2)
+    for _ in range(10):
+        q.fetch()
+        assert rescue(settings, ["q"], "w-1", "signal SIGSEGV") == (1, 0)
+    q.fetch()
+    assert rescue(settings, ["q"], "w-1", "signal SIGSEGV") == (0, 1)
+    assert q.record()["deaths"] == "13"
+
+
+def test_what_is_no_suspect_is_buried_for_the_death_of_its_worker(q, any_server):
+    """Where the first death is one too many, nothing ever becomes suspect."""
+    settings = Settings(any_server, max_deaths=1)
+    q.deliver("1", "2")
+    assert rescue(settings, ["q"], "w-1", "signal SIGSEGV") == (0, 2)
 
 
 def test_a_message_with_very_many_fields_is_none(q):

@@ -17,7 +17,7 @@ import pytest
 import streamq
 from streamq import Context, NoCurrentTask, StreamQ, Task, current, decorator
 from streamq import tasks as tasks_module
-from streamq.errors import ConfigError, EncodeError, PayloadTooLarge, TaskNameClash
+from streamq.errors import ConfigError, EncodeError, PayloadTooLarge, RetryRequested, TaskNameClash, TaskRejected
 from streamq.tasks import AsyncTask, SyncTask, default_name, new_task_id
 
 
@@ -186,6 +186,16 @@ def test_only_functions_are_tasks(app, what):
         ({"timeout": 0}, "timeout must be more than 0"),
         ({"timeout": -1}, "timeout must be more than 0"),
         ({"timeout": math.nan}, "timeout must be more than 0"),
+        ({"timeout": math.inf}, "timeout must be more than 0 seconds, at most a year, not inf"),
+        ({"timeout": "5"}, "timeout must be more than 0 seconds, at most a year, not '5'"),
+        ({"timeout": True}, "timeout must be more than 0"),
+        ({"hard_timeout": 0}, "hard_timeout must be more than 0"),
+        ({"hard_timeout": 10**9}, "hard_timeout must be more than 0 seconds, at most a year"),
+        ({"timeout": 2, "hard_timeout": 2}, "hard_timeout must be more than timeout"),
+        ({"pool": "thread"}, "pool must be 'process' or None, not 'thread'"),
+        ({"retry": 0}, "1 or more, not 0"),
+        ({"retry_on": OSError}, "retry_on must be a tuple"),
+        ({"discard_on": (OSError,)}, "need retry"),
         ({"raises": ("ValueError",)}, "raises must be exception classes"),
         ({"raises": (int,)}, "raises must be exception classes"),
         ({"raises": (ValueError("x"),)}, "raises must be exception classes"),
@@ -321,6 +331,46 @@ async def test_a_plain_call_of_a_bound_task_has_a_context(app):
     assert abs((context.enqueued_at - datetime.now(UTC)).total_seconds()) < 5
     assert UUID(context.id).version == 7
     assert (await abound()).id != context.id
+
+
+def test_a_plain_call_can_ask_and_reject(app):
+    """Nobody is there to run it again or to bury it: the caller gets the exception."""
+
+    @app.task(bind=True)
+    def ask(context: Context, what: str) -> None:
+        if what == "retry":
+            context.retry(countdown=2, reason="busy")
+        context.reject("no such customer")
+
+    with pytest.raises(RetryRequested, match="busy") as raised:
+        ask("retry")
+    assert raised.value.countdown == 2
+    with pytest.raises(TaskRejected, match="no such customer"):
+        ask("reject")
+
+
+def test_a_context_has_what_stores_of_ones_own_need(app):
+    """A key that stays the same for a task, and a fence; without a worker no lease can be lost."""
+
+    @app.task(bind=True, queue="slow")
+    def look(context: Context) -> Context:
+        return context
+
+    context = look()
+    assert context.idempotency_key == f"slow:{context.id}"
+    assert (context.fence, context.deaths, context.lease_lost) == (-1, 0, False)
+
+
+@pytest.mark.parametrize("countdown", [-1, math.nan, math.inf, "5", True])
+def test_a_countdown_that_cannot_be_used(app, countdown):
+    """It must not be taken for an exception that asks for a retry."""
+
+    @app.task(bind=True)
+    def ask(context: Context) -> None:
+        context.retry(countdown=countdown)
+
+    with pytest.raises(ConfigError, match="countdown must be 0 or more seconds"):
+        ask()
 
 
 def test_outside_a_task_there_is_no_context():
