@@ -24,7 +24,13 @@ from streamq.worker.wire import pack
 from tests.apps import stubborn
 from tests.workers import ROOT, children_of, is_alive, until
 
-SPEC = {"app": "tests.apps.stubborn:app", "consumer": "w-1-pool", "log_level": "INFO", "log_format": "text"}
+SPEC = {
+    "app": "tests.apps.stubborn:app",
+    "consumer": "w-1-pool",
+    "log_level": "INFO",
+    "log_format": "text",
+    "ahead_ms": 0,
+}
 
 
 @pytest.fixture(autouse=True)
