@@ -36,6 +36,9 @@ STOP_SECONDS: Final = 10.0
 STEP_SECONDS: Final = 0.005
 # On Linux a server ends with its keeper; one that still answers after this time will not, and is adopted.
 ADOPT_AFTER_SECONDS: Final = 0.5
+# A server makes its socket in the first milliseconds, before it loads its file. One whose socket was not seen for so
+# long has lost it before this process could look.
+SOCKET_SECONDS: Final = 2.0
 
 _PR_SET_PDEATHSIG: Final = 1
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -225,16 +228,17 @@ class _Signals:
 
 def _keep(server: _Child | _Adopted, users_lock: int, socket_path: Path, signals: _Signals) -> bool:
     """Return when the server has gone: whether for want of users, else by itself or by a signal to stop."""
-    had_socket = False
+    deadline = time.monotonic() + SOCKET_SECONDS
     while not server.gone():
         unused = try_lock(users_lock)
         has_socket = socket_path.exists()
+        if has_socket:
+            deadline = time.monotonic()
         # Without its socket nobody reaches the server again: users can only start another.
-        if unused or signals.stop or (had_socket and not has_socket):
+        if unused or signals.stop or (time.monotonic() > deadline and not has_socket):
             _stop(server)
             return unused
-        had_socket = has_socket
-        signals.wait(POLL_SECONDS if had_socket else STEP_SECONDS)
+        signals.wait(POLL_SECONDS if has_socket else STEP_SECONDS)
     return False
 
 

@@ -42,8 +42,11 @@ class Line:
             os.close(self._socket.fileno())
 
     def say(self, frame: bytes) -> None:
-        """Send one frame."""
-        self._socket.sendall(frame)
+        """Send one frame; if the worker is gone, end at once: what ran here is given to another."""
+        try:
+            self._socket.sendall(frame)
+        except OSError:
+            os._exit(1)
 
     def frames(self) -> Iterator[Frame]:
         """Read frames until the worker is gone."""

@@ -336,6 +336,28 @@ def test_a_removed_socket_is_made_again(directory, client):
     assert client.get("key") == b"value"
 
 
+def test_a_socket_that_nobody_has_seen_is_made_again(tmp_path):
+    """It is removed before the keeper could look: without it nobody reaches the server, which has to be replaced."""
+    place = tmp_path / "queue"
+    removed = threading.Event()
+
+    def remove() -> None:
+        until(lambda: (place / keeper.SOCKET).is_socket(), seconds=20)
+        (place / keeper.SOCKET).unlink()
+        removed.set()
+
+    remover = threading.Thread(target=remove)
+    remover.start()
+    path = embedded.acquire(place)
+    remover.join()
+    try:
+        assert removed.is_set()
+        assert until(lambda: ask_pid(embedded.ensure(place)), seconds=20)
+        assert path.is_socket()
+    finally:
+        embedded.release(place)
+
+
 def test_a_stale_socket_is_no_obstacle(directory, start_users):
     ((user, path),) = start_users()
     for pid in [*holders(directory / keeper.KEEPER_LOCK), ask_pid(path), user]:
