@@ -342,7 +342,7 @@ def test_a_socket_that_nobody_has_seen_is_made_again(tmp_path):
     removed = threading.Event()
 
     def remove() -> None:
-        until(lambda: (place / keeper.SOCKET).is_socket(), seconds=20)
+        until((place / keeper.SOCKET).is_socket, seconds=20)
         (place / keeper.SOCKET).unlink()
         removed.set()
 
