@@ -305,7 +305,7 @@ async def rescued(stage: Stage) -> None:
     await stage.enqueue()
     take_as(stage, "ghost", idle_ms=0)
     with contextlib.suppress(BrokerError):  # if it fails, the lease brings the task back
-        await asyncio.to_thread(fleet.rescue, Settings(stage.proxy.url), ["default"], "ghost")
+        await asyncio.to_thread(fleet.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
     async with stage.successor():
         await stage.ended()
 
