@@ -25,7 +25,7 @@ from tests.proxy import SCRIPTS, Fault, Proxy, Strike
 
 LEASE = 0.4  # seconds
 RENEWALS = 4  # in a lease
-SLOW = 0.1  # seconds that a reply is held back: longer than what is cancelled meanwhile needs to end
+SLOW = 0.06  # seconds that a reply is held back: longer than what is cancelled meanwhile needs to end
 MAX_DEATHS = 100  # so many that no fault leads to them
 PROBE = "probe"
 STOP = "stop"
@@ -89,7 +89,8 @@ class Stage:
     def job(self, url: str, name: str, *, knows_tasks: bool = True, **options: Any) -> Job:
         worker = WorkerSettings(lease=LEASE, **{"grace": 5.0, **options})
         tasks = dict(self.module.app.tasks) if knows_tasks else {}
-        return Job(Settings(url, max_deaths=MAX_DEATHS), worker, name, "tests.apps.lives:app", tasks, None, lambda **_: None)
+        settings = Settings(url, max_deaths=MAX_DEATHS)
+        return Job(settings, worker, name, "tests.apps.lives:app", tasks, lifespan=None, say=lambda **_: None)
 
     @contextlib.asynccontextmanager
     async def worker(self, **options: Any) -> AsyncIterator[None]:
@@ -494,10 +495,13 @@ SET_UP = "CLIENT SETNAME"
 LIKE_IT = "CLIENT SETINFO"  # sent after it, and twice
 FAILING = (Fault.BEFORE, Fault.AFTER, Fault.DELAY)
 
+# How a worker finds out whether the server is fit; whether it is to stop it asks itself only afterwards.
+LOOK = ("INFO#2", "CONFIG GET", "forbidden")
+
 WORKING = {
     plain: (
-        *(SET_UP, "INFO", "INFO#2", "CONFIG GET", "forbidden", "XGROUP CREATE", "XGROUP CREATE#2", "SADD", "CLIENT ID", "XREADGROUP", "PUBSUB NUMPAT"),
-        *("finish", "CLIENT UNBLOCK", "retire", "retire#2"),
+        *(SET_UP, "INFO", *LOOK, "XGROUP CREATE", "XGROUP CREATE#2", "SADD", "CLIENT ID", "XREADGROUP"),
+        *("PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
     ),
     heard: ("announce", "announce#2", "announce#3"),
     delayed: ("due", "promote"),
@@ -532,7 +536,7 @@ def cases(lives: dict[Any, tuple[str, ...]], more: Callable[[Any, str], list[str
 
 
 def stops(life: Any, call: str) -> list[str]:
-    return [] if life in (stopped, rescued) or call in AT_STOP else [STOP]
+    return [] if life in (stopped, rescued) or call in (*LOOK, *AT_STOP) else [STOP]
 
 
 def names(*lives: dict[Any, tuple[str, ...]]) -> set[str]:
