@@ -13,7 +13,11 @@ _ENQUEUE_ALL = load("enqueue_all")
 
 
 def enqueue_all(keys: Keys, messages: Sequence[Message]) -> Call[set[str]]:
-    """Put messages on their queues, all or none; those with a known id are left alone. Returns the new queues."""
+    """Put messages on their queues, all or none; those with a known id are left alone.
+
+    Returns the queues whose names are to be noted: those that are new, and those that had a message already, because
+    the reply that said that they are new may have got lost.
+    """
     words: list[Word] = []
     args: list[Word] = [GROUP]
     for message in messages:

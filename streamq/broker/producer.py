@@ -150,7 +150,7 @@ class Broker:
         self._require(wanted)
         for queue, some in self._bulk_confirmed(messages):
             found, missing = self.sync.run_confirmed(some, confirmation(wanted))
-            if any(one.new_queue for one in found):
+            if any(one.new_queue or one.known for one in found):
                 self.sync.run(calls.register_queues(self.keys, [queue]))
             if missing:
                 raise self._not_durable(wanted, missing)
@@ -160,7 +160,7 @@ class Broker:
             await asyncio.to_thread(self._require, wanted)
         for queue, some in self._bulk_confirmed(messages):
             found, missing = await self.on_loop.run_confirmed(some, confirmation(wanted))
-            if any(one.new_queue for one in found):
+            if any(one.new_queue or one.known for one in found):
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
             if missing:
                 raise self._not_durable(wanted, missing)

@@ -6,7 +6,9 @@ import asyncio
 import threading
 from collections import Counter, defaultdict
 
-from streamq import StreamQ, current
+from tenacity import wait_fixed
+
+from streamq import Retry, StreamQ, current
 
 app = StreamQ()
 runs: Counter[str] = Counter()
@@ -28,6 +30,14 @@ def _run() -> int:
 @app.task
 async def once() -> str:
     return f"run {_run()}"
+
+
+@app.task(retry=Retry(wait=wait_fixed(0.01)))
+async def second_time() -> str:
+    number = _run()
+    if number == 1:
+        raise ConnectionError("not yet")
+    return f"run {number}"
 
 
 @app.task

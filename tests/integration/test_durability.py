@@ -9,6 +9,7 @@ import pytest
 from streamq import BrokerRefused, ConfigError, NotDurable, State, StreamQ
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq.broker import durability as durabilities
+from tests.proxy import Fault, Proxy
 
 
 @pytest.fixture
@@ -54,6 +55,22 @@ def test_a_replica_that_answers_makes_an_enqueue_durable(pair, app_at):
     shipped = other.task(name="other")(add).apply_async((1,), durability="replica")
     on_replica = {key.rpartition(":")[2] for key in replica.client.scan_iter("sq:{default}:task:*", count=1000)}
     assert {result.id for result in (*results, shipped)} == on_replica
+
+
+async def test_a_queue_is_known_though_the_reply_got_lost_that_it_is_new(pair, app_at):
+    """Sent again, its message is known already, and so is its queue afterwards."""
+    master, _ = pair
+    with Proxy(master.url) as proxy:
+        app = app_at(proxy.url, durability="replica")
+        task = app.task(add)
+        lost = proxy.strike("enqueue", Fault.AFTER)
+        task.delay(1)
+        assert lost.struck
+        lost = proxy.strike("enqueue", Fault.AFTER)
+        await task.using(queue="mails").adelay(1)
+        assert lost.struck
+        await app.aclose()
+    assert sorted(master.run("SMEMBERS", "sq:queues")) == ["default", "mails"]
 
 
 async def test_a_replica_that_stands_still_is_said(pair, app_at, soon):

@@ -17,6 +17,7 @@ from streamq._redis.keys import GROUP, Keys
 from streamq.broker import calls, fleet
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
+from streamq.message import Message
 from streamq.worker import child, promoter, reaper
 from streamq.worker.child import Job, serve
 from streamq.worker.stop import Stop
@@ -24,7 +25,8 @@ from tests.proxy import SCRIPTS, Fault, Proxy, Strike
 
 LEASE = 0.4  # seconds
 RENEWALS = 4  # in a lease
-SLOW = 0.1  # seconds that a reply is held back: longer than what is cancelled meanwhile needs to end
+SLOW = 0.06  # seconds that a reply is held back: longer than what is cancelled meanwhile needs to end
+MAX_DEATHS = 100  # so many that no fault leads to them
 PROBE = "probe"
 STOP = "stop"
 CANCEL = "cancel"
@@ -39,9 +41,11 @@ class Stage:
         proxy: the way to it on which the fault happens.
         module: the tasks, whose app goes one of these ways.
         connection: straight to the server.
+        patch: sets an attribute until the end of the test.
     """
 
-    def __init__(self, server_url: str, proxy: Proxy, module: Any, connection: Any) -> None:
+    def __init__(self, server_url: str, proxy: Proxy, module: Any, connection: Any, patch: Any) -> None:
+        self.patch = patch
         self.server_url = server_url
         self.proxy = proxy
         self.module = module
@@ -85,7 +89,8 @@ class Stage:
     def job(self, url: str, name: str, *, knows_tasks: bool = True, **options: Any) -> Job:
         worker = WorkerSettings(lease=LEASE, **{"grace": 5.0, **options})
         tasks = dict(self.module.app.tasks) if knows_tasks else {}
-        return Job(Settings(url, max_deaths=100), worker, name, "tests.apps.basic:app", tasks, None, lambda **_: None)
+        settings = Settings(url, max_deaths=MAX_DEATHS)
+        return Job(settings, worker, name, "tests.apps.lives:app", tasks, lifespan=None, say=lambda **_: None)
 
     @contextlib.asynccontextmanager
     async def worker(self, **options: Any) -> AsyncIterator[None]:
@@ -119,6 +124,9 @@ class Stage:
         """Wait until all tasks have ended, and the fault, if one is planned, has happened."""
         await until(lambda: all(self.state(task_id).ended for task_id in self._ids))
 
+    def consumers(self, stream: str) -> set[str]:
+        return {one.name for one in self.run(calls.consumers(stream))}
+
     # ---- the end
 
     def commits(self) -> list[str]:
@@ -141,7 +149,7 @@ class Stage:
         for stream in QUEUE.streams:
             assert self.redis("XLEN", stream) == 0
             assert self.redis("XPENDING", stream, GROUP)[0] == 0
-            assert {found[1].decode() for found in self.redis("XINFO", "CONSUMERS", stream, GROUP)} <= self.idle
+            assert self.consumers(stream) <= self.idle
         assert self.redis("EXISTS", QUEUE.delayed) == 0
         assert self.redis("XLEN", QUEUE.dead) == self.dead
         assert self.redis("SMEMBERS", "sq:queues") == [b"default"]
@@ -174,6 +182,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(reaper, "_SWEEP_SECONDS", (0.03, 0.06))
     monkeypatch.setattr(promoter, "_LONGEST_SECONDS", 0.05)
     monkeypatch.setattr(results, "_LOOK_AGAIN_SECONDS", 0.1)
+    return monkeypatch.setattr
 
 
 @pytest.fixture
@@ -188,7 +197,7 @@ def proxy(server_url, connection):
 @pytest.fixture
 def working(quick, server_url, proxy, load_app_at, connection):
     """Give a stage where the worker is behind the proxy."""
-    stage = Stage(server_url, proxy, load_app_at("tests.apps.lives", server_url), connection)
+    stage = Stage(server_url, proxy, load_app_at("tests.apps.lives", server_url), connection, quick)
     yield stage
     stage.close()
 
@@ -196,7 +205,7 @@ def working(quick, server_url, proxy, load_app_at, connection):
 @pytest.fixture
 def calling(quick, server_url, proxy, load_app_at, connection):
     """Give a stage where the caller is behind the proxy."""
-    stage = Stage(server_url, proxy, load_app_at("tests.apps.lives", proxy.url), connection)
+    stage = Stage(server_url, proxy, load_app_at("tests.apps.lives", proxy.url), connection, quick)
     yield stage
     stage.close()
 
@@ -267,17 +276,56 @@ async def malformed(stage: Stage) -> None:
         await until(lambda: stage.redis("XLEN", QUEUE.dead))
 
 
+async def retried(stage: Stage) -> None:
+    """A task fails, and is put back for another attempt."""
+    task_id = await stage.enqueue("second_time")
+    async with stage.worker():
+        await stage.ended()
+    record = stage.run(calls.look(QUEUE, task_id))
+    assert record.attempt == 2
+    assert b"not yet" in record.failure
+
+
+async def deadly(stage: Stage) -> None:
+    """A worker has died under a task that is known for that: it goes to the dead letters."""
+    task_id = await stage.enqueue()
+    add_again(stage, task_id, "deaths", MAX_DEATHS - 1)
+    take_as(stage, "ghost", idle_ms=60_000)
+    stage.dead = 1
+    stage.ends_as = State.DEAD
+    async with stage.worker():
+        await stage.ended()
+    assert stage.run(calls.look(QUEUE, task_id)).deaths == MAX_DEATHS
+
+
+async def tidied(stage: Stage) -> None:
+    """The consumer of a worker that is no more is removed."""
+    stage.patch(reaper, "_TIDY_SECONDS", (0, 0))
+    stage.patch(reaper, "_FORGOTTEN_LEASES", 0)
+    stage.patch(reaper, "_FORGOTTEN_LEAST_SECONDS", 0)
+    await stage.enqueue()
+    stage.redis("XGROUP", "CREATECONSUMER", QUEUE.ready, GROUP, "ghost")
+    async with stage.worker():
+        await stage.ended()
+        await until(lambda: "ghost" not in stage.consumers(QUEUE.ready))
+
+
 async def given_up(stage: Stage) -> None:
     """A task that no worker has known for long goes to the dead letters."""
     task_id = await stage.enqueue()
-    words = stage.redis("XRANGE", QUEUE.ready, "-", "+")[0][1]
-    stage.redis("XTRIM", QUEUE.ready, "MAXLEN", 0)
-    entry = stage.redis("XADD", QUEUE.ready, "*", *words, "at", 1)
-    stage.redis("HSET", QUEUE.record(task_id), "entry", entry)
+    add_again(stage, task_id, "at", 1)
     stage.dead = 1
     stage.ends_as = State.DEAD
     async with stage.worker(knows_tasks=False):
         await stage.ended()
+
+
+def add_again(stage: Stage, task_id: str, *more: str | int) -> None:
+    """Give the only message that is ready more fields."""
+    words = stage.redis("XRANGE", QUEUE.ready, "-", "+")[0][1]
+    stage.redis("XTRIM", QUEUE.ready, "MAXLEN", 0)
+    entry = stage.redis("XADD", QUEUE.ready, "*", *words, *more)
+    stage.redis("HSET", QUEUE.record(task_id), "entry", entry)
 
 
 async def long(stage: Stage) -> None:
@@ -305,7 +353,7 @@ async def rescued(stage: Stage) -> None:
     await stage.enqueue()
     take_as(stage, "ghost", idle_ms=0)
     with contextlib.suppress(BrokerError):  # if it fails, the lease brings the task back
-        await asyncio.to_thread(fleet.rescue, Settings(stage.proxy.url), ["default"], "ghost")
+        await asyncio.to_thread(fleet.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
     async with stage.successor():
         await stage.ended()
 
@@ -316,29 +364,47 @@ async def rescued(stage: Stage) -> None:
 class Threads:
     """Callers that block."""
 
-    def __init__(self, stage: Stage, task_id: str) -> None:
-        sender = stage.module.once.using(task_id=task_id)
-        result = stage.module.app.result(task_id, queue="default")
-        self.delay = in_thread(sender.delay)
+    def __init__(self, stage: Stage) -> None:
+        self.app = stage.module.app
+        self._once = stage.module.once
+        result = self.app.result("1", queue="default")
+        self.delay = in_thread(self._once.using(task_id="1").delay)
+        self.transact = in_thread(self._transact)
         self.get = in_thread(result.get)
         self.status = in_thread(result.status)
         self.forget = in_thread(result.forget)
-        self.find = in_thread(stage.module.app.result(task_id).status)
-        self.close = in_thread(stage.module.app.close)
+        self.find = in_thread(self.app.result("1").status)
+        self.redrive = in_thread(self.app.dead_letters.redrive)
+        self.purge = in_thread(self.app.dead_letters.purge)
+        self.close = in_thread(self.app.close)
+
+    def _transact(self) -> None:
+        with self.app.transaction() as batch:
+            for task_id in ("1", "2"):
+                batch.enqueue(self._once.using(task_id=task_id).s())
 
 
 class Loop:
     """Callers on the event loop, which can be cancelled."""
 
-    def __init__(self, stage: Stage, task_id: str) -> None:
-        sender = stage.module.once.using(task_id=task_id)
-        result = stage.module.app.result(task_id, queue="default")
-        self.delay = cancelled_once(stage, sender.adelay)
+    def __init__(self, stage: Stage) -> None:
+        self.app = stage.module.app
+        self._once = stage.module.once
+        result = self.app.result("1", queue="default")
+        self.delay = cancelled_once(stage, self._once.using(task_id="1").adelay)
+        self.transact = cancelled_once(stage, self._transact)
         self.get = cancelled_once(stage, result.aget)
         self.status = cancelled_once(stage, result.astatus)
         self.forget = cancelled_once(stage, result.aforget)
-        self.find = cancelled_once(stage, stage.module.app.result(task_id).astatus)
-        self.close = stage.module.app.aclose
+        self.find = cancelled_once(stage, self.app.result("1").astatus)
+        self.redrive = cancelled_once(stage, self.app.dead_letters.aredrive)
+        self.purge = cancelled_once(stage, self.app.dead_letters.apurge)
+        self.close = self.app.aclose
+
+    async def _transact(self) -> None:
+        async with self.app.transaction() as batch:
+            for task_id in ("1", "2"):
+                batch.enqueue(self._once.using(task_id=task_id).s())
 
 
 def in_thread(call: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
@@ -362,26 +428,65 @@ def cancelled_once(stage: Stage, call: Callable[[], Any]) -> Callable[[], Awaita
     return caller
 
 
-async def called(stage: Stage, caller: Callable[[Stage, str], Any]) -> None:
+async def called(stage: Stage, caller: Threads | Loop) -> None:
     """A task is enqueued, looked at, waited for, and forgotten."""
-    task = caller(stage, "1")
+    await caller.delay()
+    check_enqueued(stage, "1")
+    assert await caller.status() is State.QUEUED
+    assert await caller.find() is State.QUEUED
+    async with asyncio.timeout(10), asyncio.TaskGroup() as together, stage.successor():
+        got = together.create_task(caller.get())
+        await stage.ended()
+        assert await got == "run 1"
+    stage.check()
+    assert stage.module.runs == {"1": 1}
+    forgot = await caller.forget()
+    assert forgot or (stage.strike and stage.strike.name == "forget")  # it was so before the reply got lost
+    assert await caller.status() is State.UNKNOWN
+
+
+async def transacted(stage: Stage, caller: Threads | Loop) -> None:
+    """Two tasks are enqueued in one transaction."""
+    await caller.transact()
+    check_enqueued(stage, "1", "2")
+    async with stage.successor():
+        await stage.ended()
+    stage.check()
+    assert stage.module.runs == {"1": 1, "2": 1}
+
+
+async def redriven(stage: Stage, caller: Threads | Loop) -> None:
+    """A task that died is redriven; what cannot be is deleted."""
+    stage.run(calls.register_queues(Keys("sq"), ["default"]))
+    stage.run(calls.enqueue(QUEUE, [Message("1", stage.module.once.name, "default", b"[]")]))
+    (delivery,) = stage.run(calls.fetch({QUEUE.ready: "default"}, "w-2", 1, 0))
+    stage.run(calls.bury(QUEUE, delivery, "why", b"{}", done="sq:done:", worker="w-2", ttl_ms=60_000))
+    stage.redis("XADD", QUEUE.dead, "*", "by", "hand")
+    await caller.redrive()
+    assert stage.redis("XLEN", QUEUE.dead) == 1
+    check_enqueued(stage, "1")
+    await caller.purge()
+    async with stage.successor():
+        await stage.ended()
+    stage.check()
+    assert stage.module.runs == {"1": 1}
+
+
+async def played(stage: Stage, life: Any, caller: type[Threads | Loop]) -> None:
+    """Have a caller of some kind play a life."""
+    playing = caller(stage)
     try:
-        await task.delay()
-        assert stage.redis("XLEN", QUEUE.ready) == 1
-        stage.expect("1")
-        assert await task.status() is State.QUEUED
-        assert await task.find() is State.QUEUED
-        async with asyncio.timeout(10), asyncio.TaskGroup() as together, stage.successor():
-            got = together.create_task(task.get())
-            await stage.ended()
-            assert await got == "run 1"
-        stage.check()
-        assert stage.module.runs == {"1": 1}
-        forgot = await task.forget()
-        assert forgot or (stage.strike and stage.strike.name == "forget")  # it was so before the reply got lost
-        assert await task.status() is State.UNKNOWN
+        await life(stage, playing)
     finally:
-        await task.close()
+        await playing.close()
+
+
+def check_enqueued(stage: Stage, *task_ids: str) -> None:
+    """Check that tasks are queued, once each, and that their queue is known; their commits will be counted."""
+    assert stage.redis("XLEN", QUEUE.ready) == len(task_ids)
+    assert stage.redis("SMEMBERS", "sq:queues") == [b"default"]
+    for task_id in task_ids:
+        stage.expect(task_id)
 
 
 # ---- which calls there are, and what happens to them
@@ -390,36 +495,56 @@ SET_UP = "CLIENT SETNAME"
 LIKE_IT = "CLIENT SETINFO"  # sent after it, and twice
 FAILING = (Fault.BEFORE, Fault.AFTER, Fault.DELAY)
 
+# How a worker finds out whether the server is fit; whether it is to stop it asks itself only afterwards.
+LOOK = ("INFO#2", "CONFIG GET", "forbidden")
+
 WORKING = {
     plain: (
-        *(SET_UP, "INFO", "XGROUP CREATE", "XGROUP CREATE#2", "SADD", "CLIENT ID", "XREADGROUP", "PUBSUB NUMPAT"),
-        *("finish", "CLIENT UNBLOCK", "retire", "retire#2"),
+        *(SET_UP, "INFO", *LOOK, "XGROUP CREATE", "XGROUP CREATE#2", "SADD", "CLIENT ID", "XREADGROUP"),
+        *("PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
     ),
     heard: ("announce", "announce#2", "announce#3"),
     delayed: ("due", "promote"),
     unknown: ("park",),
+    retried: ("park",),
     given_up: ("bury",),
     malformed: ("bury",),
     abandoned: ("XAUTOCLAIM", "XAUTOCLAIM#2", "give_back"),
+    deadly: ("give_back",),
+    tidied: ("XINFO CONSUMERS", "retire"),
     long: ("renew",),
     stopped: ("give_back", "give_back#2"),
     rescued: ("XREADGROUP", "give_back", "retire", "retire#2"),
 }
-CALLING = ("enqueue", "SADD", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE")
+CALLING = {
+    called: (SET_UP, "enqueue", "SADD", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
+    transacted: ("enqueue_all", "SADD"),
+    redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
+}
 # What is made when its worker is stopping already.
 AT_STOP = ("CLIENT UNBLOCK", "retire", "retire#2", "announce#3")
 
 
-def cases() -> list[Any]:
-    found = []
-    for life, made in WORKING.items():
-        for call in made:
-            stops = life not in (stopped, rescued) and call not in AT_STOP
-            found += [(life, call, fault) for fault in (*FAILING, *([STOP] if stops else []))]
-    return [pytest.param(*case, id=f"{case[0].__name__}-{case[1]}-{case[2]}") for case in found]
+def cases(lives: dict[Any, tuple[str, ...]], more: Callable[[Any, str], list[str]]) -> list[Any]:
+    """List all calls of some lives with all that can happen to them."""
+    return [
+        pytest.param(life, call, fault, id=f"{life.__name__}-{call}-{fault}")
+        for life, made in lives.items()
+        for call in made
+        for fault in (*FAILING, *more(life, call))
+    ]
 
 
-@pytest.mark.parametrize(("life", "call", "fault"), cases())
+def stops(life: Any, call: str) -> list[str]:
+    return [] if life in (stopped, rescued) or call in (*LOOK, *AT_STOP) else [STOP]
+
+
+def names(*lives: dict[Any, tuple[str, ...]]) -> set[str]:
+    """Name all calls of some lives."""
+    return {call.partition("#")[0] for some in lives for made in some.values() for call in made}
+
+
+@pytest.mark.parametrize(("life", "call", "fault"), cases(WORKING, stops))
 async def test_a_call_of_a_worker(working, life, call, fault):
     """It fails, is slow, or its worker is asked to stop meanwhile."""
     working.plan(call, fault)
@@ -428,21 +553,19 @@ async def test_a_call_of_a_worker(working, life, call, fault):
     working.check()
 
 
-@pytest.mark.parametrize("fault", FAILING)
-@pytest.mark.parametrize("call", [SET_UP, *CALLING])
-async def test_a_call_of_a_thread(calling, call, fault):
+@pytest.mark.parametrize(("life", "call", "fault"), cases(CALLING, lambda *_: []))
+async def test_a_call_of_a_thread(calling, life, call, fault):
     """It fails or is slow; the caller does not notice."""
     calling.plan(call, fault)
-    await called(calling, Threads)
+    await played(calling, life, Threads)
     assert calling.struck
 
 
-@pytest.mark.parametrize("fault", [*FAILING, CANCEL])
-@pytest.mark.parametrize("call", [SET_UP, *CALLING])
-async def test_a_call_on_a_loop(calling, call, fault):
+@pytest.mark.parametrize(("life", "call", "fault"), cases(CALLING, lambda *_: [CANCEL]))
+async def test_a_call_on_a_loop(calling, life, call, fault):
     """It fails or is slow, or is cancelled; then the caller can make it again."""
     calling.plan(call, fault)
-    await called(calling, Loop)
+    await played(calling, life, Loop)
     assert calling.struck
 
 
@@ -470,21 +593,20 @@ async def test_a_worker_makes_no_other_call(working, life):
     """What is not listed above is not tested. Without a fault a worker leaves no consumer either."""
     await life(working)
     working.check()
-    listed = {call.partition("#")[0] for made in WORKING.values() for call in made}
-    assert set(working.proxy.names) <= {*listed, LIKE_IT}
+    assert set(working.proxy.names) <= {*names(WORKING), LIKE_IT}
 
 
 @pytest.mark.parametrize("caller", [Threads, Loop])
-async def test_a_caller_makes_no_other_call(calling, caller):
+@pytest.mark.parametrize("life", CALLING)
+async def test_a_caller_makes_no_other_call(calling, life, caller):
     """What is not listed above is not tested."""
-    await called(calling, caller)
-    assert set(calling.proxy.names) <= {SET_UP, LIKE_IT, *CALLING}
+    await played(calling, life, caller)
+    assert set(calling.proxy.names) <= {*names(CALLING), LIKE_IT}
 
 
 def test_each_script_is_struck():
     """A script that no life calls is not tested."""
-    listed = {call.partition("#")[0] for made in (CALLING, *WORKING.values()) for call in made}
-    assert set(SCRIPTS.values()) <= listed
+    assert set(SCRIPTS.values()) <= names(CALLING, WORKING)
 
 
 async def test_a_cancellation_is_never_lost(calling):

@@ -1,7 +1,8 @@
 """The scripts, called in any order by any number of workers, against a plain model of what they promise.
 
-Workers fetch, finish, put back, bury and hand back; they die, stall, and come back with what is no longer theirs;
-replies get lost, so that calls are sent twice. After each step everything in Redis is compared with the model.
+Workers fetch, finish, retry, put back, bury and hand back; they die, stall, and come back with what is no longer
+theirs; dead letters are redriven and purged; replies get lost, so that calls are sent twice. After each step everything
+in Redis is compared with the model.
 
 A long run, with other examples each time:
 
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -23,41 +24,57 @@ from hypothesis.stateful import run_state_machine_as_test as play
 from streamq._redis.connections import SyncConnection
 from streamq._redis.keys import GROUP, Keys
 from streamq._redis.scripts import Call
-from streamq.broker import calls
-from streamq.lifecycle import State
+from streamq.broker import batch, calls, letters
+from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 
 KEYS = Keys("sq")
 QUEUE = KEYS.queue("q")
 STREAMS = QUEUE.streams
 ERROR = b'{"type":"E","message":"","args":[],"traceback":""}'
-END: Any = {"done": KEYS.done, "worker": "w", "ttl_ms": 3_600_000}
+TOLD: Any = {"done": KEYS.done, "ttl_ms": 3_600_000}
+END: Any = {**TOLD, "worker": "w"}
 EXAMPLES = int(os.environ.get("STREAMQ_MODEL_EXAMPLES", "0"))
 
 ids = st.sampled_from(["a", "b"])
 workers = st.sampled_from(["w-1", "w-2"])
 streams = st.sampled_from(STREAMS)
+caps = st.integers(1, 3)  # of deaths
+positions = st.sets(st.integers(0, 3), min_size=1)
 twice = st.sampled_from([False, False, False, True])  # the reply to the first got lost
+
+
+class Content(NamedTuple):
+    """What an entry or a dead letter says: whose message it is (None: it is none), and what it went through."""
+
+    task_id: str | None
+    fence: int = 0
+    attempt: int = 1
+    deaths: int = 0
 
 
 @dataclass
 class Entry:
-    """An entry of a stream: whose message it is (None: it is none), and who has it (None: nobody yet)."""
+    """An entry of a stream, and who has it (None: nobody yet)."""
 
-    task_id: str | None
-    fence: int
+    content: Content
     owner: str | None = None
 
 
 @dataclass
 class Record:
-    """What is stored of a task; `place` is its stream and entry, while it has one, and `last` the one it had last."""
+    """What is stored of a task; `place` is its stream and entry, while it has one, and `last` the one it had last.
+
+    What it went through its message says too, wherever that is.
+    """
 
     state: State
     place: tuple[str, bytes] | None = None
     last: tuple[str, bytes] | None = None
     fence: int = 0
+    attempt: int = 1
     deaths: int = 0
+    failure: bytes = b""
     body: bytes = b""
     due: bool = False
     forget: bool = False
@@ -70,7 +87,7 @@ class Model:
 
     records: dict[str, Record] = field(default_factory=dict)
     entries: dict[str, dict[bytes, Entry]] = field(default_factory=lambda: {stream: {} for stream in STREAMS})
-    dead: list[str | None] = field(default_factory=list)
+    dead: list[Content] = field(default_factory=list)
 
     def held(self, stream: str, owner: str) -> list[bytes]:
         return [key for key, entry in self.entries[stream].items() if entry.owner == owner]
@@ -86,6 +103,10 @@ class Model:
         if record is None:
             return False
         return record.fence != delivery.fence or record.last not in (None, (delivery.stream, delivery.entry))
+
+    def content(self, task_id: str) -> Content:
+        record = self.records[task_id]
+        return Content(task_id, record.fence, record.attempt, record.deaths)
 
     def settle(self, task_id: str, state: State, body: bytes) -> None:
         record = self.records[task_id]
@@ -124,17 +145,28 @@ class Machine(RuleBasedStateMachine):
         key = self.redis("HGET", QUEUE.record(task_id), "entry")
         record.state, record.place = State.QUEUED, (stream, key)
         record.last = record.place
-        self.model.entries[stream][key] = Entry(task_id, record.fence)
+        self.model.entries[stream][key] = Entry(self.model.content(task_id))
 
-    def returned(self, stream: str, keys: list[bytes], *, died: bool) -> None:
-        """Note that entries were given back."""
-        for key in keys:
-            task_id = self.model.entries[stream].pop(key).task_id
+    def give_back(self, stream: str, owner: calls.Owner, some: list[Delivery], twice: bool) -> None:  # noqa: FBT001
+        """Give back what its owner has; that under which too many have died becomes dead letters."""
+        model = self.model
+        found = self.send(calls.give_back(QUEUE, stream, owner, some, **TOLD), twice)
+        given = buried = 0
+        for key in [one.entry for one in some if one.entry in model.held(stream, owner.consumer)]:
+            task_id = model.entries[stream][key].content.task_id
             assert task_id is not None
-            record = self.model.records[task_id]
-            record.fence += 1
-            record.deaths += died
-            self.add(QUEUE.returned, task_id)
+            record = model.records[task_id]
+            record.deaths += owner.died != ""
+            if owner.died and record.deaths >= owner.max_deaths:
+                buried += 1
+                model.dead.append(model.content(task_id)._replace(fence=record.fence + 1))
+                model.settle(task_id, State.DEAD, owner.error)
+            else:
+                given += 1
+                del model.entries[stream][key]
+                record.fence += 1
+                self.add(QUEUE.returned, task_id)
+        assert found == (given, buried)
 
     # ---- callers
 
@@ -150,11 +182,23 @@ class Machine(RuleBasedStateMachine):
             self.model.records[task_id] = Record(State.QUEUED)
             self.add(QUEUE.ready, task_id)
 
+    @rule(delay_ms=st.sampled_from([0, 3_600_000]), twice=twice)
+    def transact(self, delay_ms, twice):
+        """Several messages land together; of those that are known each is left alone."""
+        messages = [Message("a", "t", "q", b"[]", delay_ms), Message("b", "t", "q", b"[]")]
+        new = [one for one in messages if one.id not in self.model.records]
+        found = self.send(batch.enqueue_all(KEYS, messages), twice)
+        assert found == (set() if len(new) == len(messages) else {"q"})
+        for one in new:
+            self.model.records[one.id] = Record(State.DELAYED if one.delay_ms else State.QUEUED)
+            if not one.delay_ms:
+                self.add(QUEUE.ready, one.id)
+
     @rule(target=garbage)
     def add_garbage(self):
         """An entry is written by hand that is no message."""
         key = self.redis("XADD", QUEUE.ready, "*", "garbage", "in")
-        self.model.entries[QUEUE.ready][key] = Entry(None, 0)
+        self.model.entries[QUEUE.ready][key] = Entry(Content(None))
         return Malformed("q", QUEUE.ready, key, "has no id", None)
 
     @rule(task_id=ids, client=st.sampled_from(["x", "y"]), twice=twice)
@@ -218,13 +262,8 @@ class Machine(RuleBasedStateMachine):
             new = [(key, entry) for key, entry in self.model.entries[stream].items() if entry.owner is None][:count]
             for key, entry in new:
                 entry.owner = worker
-                expected.append((stream, key, entry.task_id, entry.fence))
-        assert [
-            (one.stream, one.entry, one.message.id, one.fence)
-            if isinstance(one, Delivery)
-            else (one.stream, one.entry, None, 0)
-            for one in found
-        ] == expected
+                expected.append((stream, key, entry.content))
+        assert [(one.stream, one.entry, _read(one)) for one in found] == expected
         return multiple(*(one for one in found if isinstance(one, Delivery)))
 
     @rule(some=st.lists(deliveries, min_size=1, max_size=3, unique=True), good=st.booleans(), twice=twice)
@@ -241,16 +280,23 @@ class Machine(RuleBasedStateMachine):
             if self.model.is_current(one):
                 self.model.settle(one.message.id, state, body)
 
-    @rule(one=deliveries, twice=twice)
-    def park(self, one, twice):
-        """The last delivery can be put back for later."""
-        current = self.model.is_current(one)
-        assert self.send(calls.park(QUEUE, one, 3_600_000, "why"), twice) == current
-        if current:
+    @rule(some=st.lists(deliveries, min_size=1, max_size=3, unique=True), fails=st.booleans(), twice=twice)
+    def park(self, some, fails, twice):
+        """The last delivery can be put back for later; if the attempt has failed, for the next one."""
+        some = [one for one in some if one.stream == some[0].stream]
+        current = [one for one in some if self.model.is_current(one)]
+        self.bodies += 1
+        failure = b'{"n":%d}' % self.bodies if fails else b""
+        parked = [(one, Park(3600, "why", one.attempt + fails, failure)) for one in some]
+        refused = [position for position, one in enumerate(some) if one not in current]
+        assert self.send(calls.park(QUEUE, some[0].stream, parked, worker="w"), twice) == refused
+        for one in current:
             del self.model.entries[one.stream][one.entry]
             record = self.model.records[one.message.id]
             record.state, record.place, record.last, record.due = State.DELAYED, None, None, False
             record.fence += 1
+            record.attempt += fails
+            record.failure = failure or record.failure
 
     @rule(one=deliveries, twice=twice)
     def bury(self, one, twice):
@@ -258,8 +304,8 @@ class Machine(RuleBasedStateMachine):
         current = self.model.is_current(one)
         assert self.send(calls.bury(QUEUE, one, "why", ERROR, **END), twice) == current
         if current:
+            self.model.dead.append(self.model.content(one.message.id))
             self.model.settle(one.message.id, State.DEAD, ERROR)
-            self.model.dead.append(one.message.id)
 
     @rule(one=consumes(garbage), twice=twice)
     def bury_garbage(self, one, twice):
@@ -269,15 +315,12 @@ class Machine(RuleBasedStateMachine):
         assert self.send(calls.bury(QUEUE, one, "why", ERROR, **END), twice) == fetched
         if fetched:
             del self.model.entries[one.stream][one.entry]
-            self.model.dead.append(None)
+            self.model.dead.append(Content(None))
 
     @rule(one=deliveries, worker=workers, twice=twice)
     def hand_back(self, one, worker, twice):
         """What a worker has it can hand back, and nothing else."""
-        mine = one.entry in self.model.held(one.stream, worker)
-        assert self.send(calls.give_back(QUEUE, one.stream, worker, [one], died=False), twice) == mine
-        if mine:
-            self.returned(one.stream, [one.entry], died=False)
+        self.give_back(one.stream, calls.Owner(worker), [one], twice)
 
     @rule(worker=workers, some=st.lists(deliveries, max_size=3, unique=True), twice=twice)
     def renew(self, worker, some, twice):
@@ -287,20 +330,18 @@ class Machine(RuleBasedStateMachine):
             mine = self.model.held(stream, worker)
             assert self.send(calls.renew(stream, worker, keys), twice) == [key for key in keys if key not in mine]
 
-    @rule(worker=workers)
-    def die(self, worker):
+    @rule(worker=workers, max_deaths=caps)
+    def die(self, worker, max_deaths):
         """A child dies, and its supervisor gives back all that it held."""
         for stream in STREAMS:
             held = self.send(calls.held_by(QUEUE, stream, worker, 100))
             assert [one.entry for one in held] == self.model.held(stream, worker)
             good = [one for one in held if isinstance(one, Delivery)]
-            if good:
-                assert self.send(calls.give_back(QUEUE, stream, worker, good, died=True)) == len(good)
-                self.returned(stream, [one.entry for one in good], died=True)
+            self.give_back(stream, calls.Owner(worker, "SIGKILL", max_deaths, ERROR), good, twice=False)
             assert self.send(calls.retire(stream, worker)) == (len(good) == len(held))
 
-    @rule(worker=workers, stream=streams, twice=twice, dies=st.booleans())
-    def reclaim(self, worker, stream, twice, dies):
+    @rule(worker=workers, stream=streams, twice=twice, dies=st.booleans(), max_deaths=caps)
+    def reclaim(self, worker, stream, twice, dies, max_deaths):
         """After a lease a worker takes over all that is pending and gives it back, unless it dies before that."""
         claimed = self.send(calls.claim(QUEUE, stream, worker, lease_ms=0, cursor=b"0-0", count=100), twice).deliveries
         pending = [key for key, entry in self.model.entries[stream].items() if entry.owner]
@@ -308,9 +349,47 @@ class Machine(RuleBasedStateMachine):
         for key in pending:
             self.model.entries[stream][key].owner = worker
         good = [one for one in claimed if isinstance(one, Delivery)]
-        if good and not dies:
-            assert self.send(calls.give_back(QUEUE, stream, worker, good, died=True), twice) == len(good)
-            self.returned(stream, [one.entry for one in good], died=True)
+        if not dies:
+            self.give_back(stream, calls.Owner(worker, "no sign of life", max_deaths, ERROR), good, twice)
+
+    # ---- dead letters
+
+    def letters(self) -> list[bytes]:
+        """Read the dead letters, which are as the model has them; returns their entries."""
+        found = self.send(letters.letters(QUEUE, b"-", b"+"))
+        assert [_read(one.message) for one in found] == self.model.dead
+        return [one.entry for one in found]
+
+    @rule(chosen=positions, reset=st.booleans(), twice=twice)
+    def redrive(self, chosen, reset, twice):
+        """What died runs again, under a raised fence, unless its id is that of a task that is not dead."""
+        model, entries = self.model, self.letters()
+        asked = [n for n in sorted(chosen) if n < len(entries) and model.dead[n].task_id]
+        moved = {}
+        for n in asked:
+            letter = model.dead[n]
+            record = model.records.get(letter.task_id) or Record(State.DEAD)
+            if letter.task_id not in moved.values() and record.state is State.DEAD:
+                moved[n] = letter.task_id
+                record.fence = max(record.fence, letter.fence) + 1
+                record.attempt, record.deaths = (1, 0) if reset else (letter.attempt, letter.deaths)
+                record.failure = b"" if reset else record.failure
+                record.body = b""
+                model.records[letter.task_id] = record
+        call = letters.redrive(QUEUE, [(entries[n], model.dead[n].task_id) for n in asked], reset=reset)
+        assert self.send(call, twice) == (len(moved), len(asked) - len(moved))
+        model.dead = [letter for n, letter in enumerate(model.dead) if n not in moved]
+        for task_id in moved.values():
+            self.add(QUEUE.ready, task_id)
+
+    @rule(chosen=positions, twice=twice)
+    def purge(self, chosen, twice):
+        """Only the letters go that are meant."""
+        entries = self.letters()
+        asked = [entries[n] for n in chosen if n < len(entries)]
+        if asked:
+            assert self.send(letters.purge(QUEUE, asked), twice) == len(asked)
+            self.model.dead = [letter for n, letter in enumerate(self.model.dead) if n not in chosen]
 
     # ---- what is there
 
@@ -331,31 +410,42 @@ class Machine(RuleBasedStateMachine):
         *found, delayed, dead, keys = (replies := pipeline.execute())[:7]
         for stream, entries, pending in zip(STREAMS, found[::2], found[1::2], strict=True):
             expected = model.entries[stream]
-            assert [(key, *_content(fields)) for key, fields in entries] == [
-                (key, one.task_id, one.fence) for key, one in expected.items()
+            assert [(key, _content(fields)) for key, fields in entries] == [
+                (key, one.content) for key, one in expected.items()
             ]
             assert {key: owner.decode() for key, owner, *_ in pending} == {
                 key: one.owner for key, one in expected.items() if one.owner
             }
         waiting = {task_id for task_id, one in model.records.items() if one.state is State.DELAYED}
         assert {task_id.decode() for task_id in delayed} == waiting
-        assert [_content(fields)[0] for _, fields in dead] == model.dead
+        assert [_content(fields) for _, fields in dead] == model.dead
         records = {QUEUE.record(task_id) for task_id in model.records}
-        some = {key for key, there in ((QUEUE.delayed, waiting), (QUEUE.dead, model.dead)) if there}
-        assert {key.decode() for key in keys} == {*STREAMS, *records, *some}
+        keys = {key.decode() for key in keys} - {QUEUE.dead}  # which stays when it is empty
+        assert keys == {*STREAMS, *records, *([QUEUE.delayed] if waiting else [])}
         for (task_id, record), fields, ttl in zip(model.records.items(), replies[7::2], replies[8::2], strict=True):
             _check(task_id, record, dict(zip(fields[::2], fields[1::2], strict=True)), ttl)
 
 
-def _content(fields: list[bytes]) -> tuple[str | None, int]:
+def _content(fields: list[bytes]) -> Content:
     named = dict(zip(fields[::2], fields[1::2], strict=True))
-    return named[b"id"].decode() if b"id" in named else None, int(named.get(b"fence", 0))
+    if b"id" not in named:
+        return Content(None)
+    counts = (int(named.get(name, least)) for name, least in ((b"fence", 0), (b"attempt", 1), (b"deaths", 0)))
+    return Content(named[b"id"].decode(), *counts)
+
+
+def _read(one: Delivery | Malformed) -> Content:
+    if isinstance(one, Malformed):
+        return Content(None)
+    return Content(one.message.id, one.fence, one.attempt, one.deaths)
 
 
 def _check(task_id: str, record: Record, found: dict[bytes, bytes], ttl_ms: int) -> None:
     assert found[b"state"].decode() == record.state, task_id
     assert int(found.get(b"fence", 0)) == record.fence, task_id
+    assert int(found.get(b"attempt", 1)) == record.attempt, task_id
     assert int(found.get(b"deaths", 0)) == record.deaths, task_id
+    assert found.get(b"failure", b"") == record.failure, task_id
     assert found.get(b"result", found.get(b"error", b"")) == record.body, task_id
     assert (b"ended" in found) == record.state.ended == (ttl_ms > 0), task_id
     assert found.get(b"waiters", b"").decode().split() == record.waiters, task_id

@@ -45,11 +45,12 @@ def test_the_order_is_kept_and_a_queue_is_new_once(q):
 
 
 def test_sending_again_changes_nothing(q):
-    """The reply was lost: what is there is left as it is, and what was there before is no obstacle."""
+    """The reply was lost, and with it which queues are new: what is there is left as it is, and no obstacle."""
     q.enqueue("1")
-    assert enqueue_all(q, *ALL, MAIL) == {"mails"}
+    assert enqueue_all(q, *ALL, MAIL) == {"q", "mails"}
     before = q.everything()
-    assert enqueue_all(q, *ALL, MAIL) == set()
+    assert enqueue_all(q, LATER) == {"q"}
+    assert enqueue_all(q, *ALL, MAIL) == {"q", "mails"}
     assert q.everything() == before
     assert len(q.entries(q.ready)) == len(q.entries(q.keys.queue("mails").ready)) == 1
 

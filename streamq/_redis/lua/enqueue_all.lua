@@ -3,7 +3,8 @@
 -- left as it is, so sending again is safe. Of all scripts the only one whose keys may be of several queues.
 -- KEYS: for each message: ready stream, delayed set, record
 -- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms
--- Returns the positions of the messages whose queues are new.
+-- Returns the positions of the messages whose queues are new, or whose ids have records already: the reply that said
+-- that the queue is new may have got lost.
 --@include events
 --@include put
 if #KEYS == 0 then return {} end
@@ -27,14 +28,16 @@ for i = 1, #KEYS do
     return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. kind .. ' and no ' .. need)
   end
 end
-local new = {}
+local noted = {}
 for i = 1, #KEYS, 3 do
   local stream, delayed, record, at = KEYS[i], KEYS[i + 1], KEYS[i + 2], 2 * i
   local channels, queue, id, task, args, delay = unpack(ARGV, at, at + 5)
   if redis.call('EXISTS', stream) == 0 then
     redis.call('XGROUP', 'CREATE', stream, ARGV[1], '0', 'MKSTREAM')
-    new[#new + 1] = (i - 1) / 3
+    noted[#noted + 1] = (i - 1) / 3
   end
-  put(stream, delayed, record, channels, queue, id, task, args, tonumber(delay))
+  if not put(stream, delayed, record, channels, queue, id, task, args, tonumber(delay)) then
+    noted[#noted + 1] = (i - 1) / 3
+  end
 end
-return new
+return noted
