@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from streamq import State, TaskFailed
+from streamq.config import Settings, WorkerSettings
+from streamq.worker.child import Job, Stop, serve
 from tests.workers import until
 
 APP = "tests.apps.stubborn:app"
@@ -179,3 +182,25 @@ def test_a_message_that_is_far_too_large(stubborn, start_worker, connection):
     with pytest.raises(TaskFailed, match="PayloadTooLarge: its 100000004 bytes of arguments are over max_payload"):
         result.get(timeout=10)
     worker.until_logged("[tests.apps.stubborn.ask by-hand attempt 1]")
+
+
+@pytest.mark.parametrize("off_seconds", [-3600, 3600])
+async def test_a_worker_whose_clock_is_an_hour_off(stubborn, server_url, monkeypatch, off_seconds):
+    """Redis's own clock says when a task is due; one that is not known waits, as it does elsewhere."""
+    real, real_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: real() + off_seconds)
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + off_seconds * 10**9)
+    known = {name: task for name, task in stubborn.app.tasks.items() if not name.endswith("innocent")}
+    job = Job(Settings(server_url), WorkerSettings(), "w-1", APP, known, None)
+    stop, ready = Stop(), asyncio.Event()
+    serving = asyncio.create_task(serve(job, stop, lambda _server: ready.set()))
+    await ready.wait()
+    began = time.monotonic()
+    unknown = await stubborn.innocent.adelay("marker", "ready")
+    assert await (await stubborn.ask.adelay()).aget(timeout=10) == 2
+    assert await (await stubborn.succeed_at.using(countdown=0.2).adelay(1)).aget(timeout=10) == 1
+    assert 0.3 <= time.monotonic() - began < 5
+    assert await unknown.astatus() is State.DELAYED
+    stop.ask()
+    await serving
+    await stubborn.app.aclose()
