@@ -218,7 +218,7 @@ class Executor:
                 value = task.function(*args, **kwargs)
             return succeeded(task, delivery, value, self._settings.max_result)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a task must not end the worker
-            return failed(task, delivery, error)
+            return Abandoned() if run.ended else failed(task, delivery, error)
 
     def _call_within(self, run: Run, call: Callable[[], Any]) -> Any:
         assert run.task is not None  # noqa: S101 - begin() saw to it

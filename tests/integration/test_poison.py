@@ -58,9 +58,7 @@ def assert_died(result, letter, how):
         (2, {"poison_in_thread": ("kill", "signal SIGKILL")}),
     ],
 )
-def test_poison_is_told_from_those_around_it(
-    any_server, stubborn, start_worker, marked, dead, monkeypatch, max_deaths, poisons
-):
+def test_poison_is_told_from_those_around_it(stubborn, start_worker, marked, dead, monkeypatch, max_deaths, poisons):
     """The last time each suspect runs in a process of its own: only the poison dies there, and is buried."""
     monkeypatch.setenv("MAX_DEATHS", str(max_deaths))
     worker = start_worker(APP, *LONG)
@@ -107,20 +105,18 @@ def test_a_task_that_kills_its_process_harms_nobody_else(stubborn, start_worker,
     worker.until_logged(f"task {result.id} (tests.apps.stubborn.kill_itself) has seen too many deaths")
 
 
-def test_a_process_that_is_killed_costs_its_task_one_run(stubborn, start_worker, marked):
-    """That task is run again, at once, and the death is counted; others do not notice."""
-    start_worker(APP, *LONG)
+def test_what_a_kill_of_a_process_costs(stubborn, start_worker, marked, dead):
+    """By another: the task is run again, at once, and the death is counted; others do not notice. At its hard limit:
+    the task has failed, which is no death, and no reason to run it again.
+    """
+    worker = start_worker(APP, *LONG)
     results = [stubborn.until_file.delay(*marked) for _ in range(2)]
     until(lambda: len(starts(marked[0])) == 2)
     os.kill(starts(marked[0])[0], signal.SIGKILL)
     until(lambda: len(starts(marked[0])) == 3)
     marked[1].touch()
     assert sorted(result.get(timeout=10) for result in results) == [[1, 1, 0], [1, 2, 1]]
-
-
-def test_a_hard_limit_in_a_process_is_a_failure(stubborn, start_worker, marked, dead):
-    """It is no death, and no reason to run the task again."""
-    worker = start_worker(APP, *LONG)
+    marked[0].write_text("")
     result = stubborn.ignore_everything_limited.delay(marked[0])
     with pytest.raises(TaskFailed, match=r"TaskTimeout: ran longer than its hard_timeout of 0\.3 s"):
         result.get(timeout=10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 import pytest
 
 from streamq import State, TaskFailed
+from streamq.config import Settings, WorkerSettings
+from streamq.worker.child import Job, Stop, serve
 from tests.workers import until
 
 APP = "tests.apps.stubborn:app"
@@ -150,20 +153,20 @@ def test_the_next_attempt_survives_its_worker(stubborn, start_worker):
     assert result.get(timeout=10) == [2, 2, 0]
 
 
-@pytest.mark.parametrize("attempts", [1, 2])
-def test_a_record_that_is_deleted_under_a_running_task(stubborn, start_worker, connection, tmp_path, attempts):
-    """Nothing can be said to callers any more, but the worker goes on, and nothing of the task stays."""
+def test_a_record_that_is_deleted_under_a_running_task(stubborn, start_worker, connection, tmp_path):
+    """Its outcome has no place any more; if it is to be run again, it has a record again. Nothing stays behind."""
     worker = start_worker(APP)
     marker, ready = tmp_path / "runs", tmp_path / "ready"
-    result = stubborn.when_ready.delay(marker, ready, attempts)
-    until(marker.exists)
-    connection.client.execute_command("DEL", f"sq:{{default}}:task:{result.id}")
-    ready.touch()
+    results = [stubborn.when_ready.delay(marker, ready, attempts) for attempts in (1, 2)]
+    until(lambda: marker.exists() and len(marker.read_text().split()) == 2)
     run = connection.client.execute_command
-    until(lambda: len(marker.read_text().split()) == attempts)
+    for result in results:
+        run("DEL", f"sq:{{default}}:task:{result.id}")
+    ready.touch()
+    until(lambda: len(marker.read_text().split()) == 3)
     until(lambda: run("XLEN", "sq:{default}:stream:5") == run("ZCARD", "sq:{default}:delayed") == 0)
     assert stubborn.succeed_at.delay(1).get(timeout=10) == 1
-    assert result.status() is (State.UNKNOWN if attempts == 1 else State.SUCCEEDED)
+    assert [result.status() for result in results] == [State.UNKNOWN, State.SUCCEEDED]
     assert "Traceback" not in worker.log
 
 
@@ -179,3 +182,24 @@ def test_a_message_that_is_far_too_large(stubborn, start_worker, connection):
     with pytest.raises(TaskFailed, match="PayloadTooLarge: its 100000004 bytes of arguments are over max_payload"):
         result.get(timeout=10)
     worker.until_logged("[tests.apps.stubborn.ask by-hand attempt 1]")
+
+
+async def test_a_worker_whose_clock_is_an_hour_off(stubborn, server_url, monkeypatch):
+    """Redis's own clock says when a task is due; one that is not known waits, as it does elsewhere."""
+    real, real_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: real() + 3600)
+    monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 3600 * 10**9)
+    known = {name: task for name, task in stubborn.app.tasks.items() if not name.endswith("innocent")}
+    job = Job(Settings(server_url), WorkerSettings(), "w-1", APP, known, None)
+    stop, ready = Stop(), asyncio.Event()
+    serving = asyncio.create_task(serve(job, stop, lambda _server: ready.set()))
+    await ready.wait()
+    began = time.monotonic()
+    unknown = await stubborn.innocent.adelay("marker", "ready")
+    assert await (await stubborn.ask.adelay()).aget(timeout=10) == 2
+    assert await (await stubborn.succeed_at.using(countdown=0.2).adelay(1)).aget(timeout=10) == 1
+    assert 0.3 <= time.monotonic() - began < 5
+    assert await unknown.astatus() is State.DELAYED
+    stop.ask()
+    await serving
+    await stubborn.app.aclose()

@@ -467,12 +467,14 @@ async def test_a_hard_limit_in_a_thread_fails_at_once_what_goes_on(make_bench):
     assert bench.executor.busy == 0
 
 
-async def test_a_hard_limit_ends_what_can_be_ended(make_bench):
-    """Its place is free soon after."""
+async def test_a_hard_limit_ends_what_can_be_ended(make_bench, caplog):
+    """Its place is free soon after, and the log says once what came of it."""
     bench = make_bench(concurrency=1, threads=1)
     ids = bench.accept("wait_hard") + bench.accept("spin_hard")
     outcomes = await bench.settled()
     assert [json.loads(outcomes[one].error)["type"] for one in ids] == ["streamq.errors.TaskTimeout"] * 2
+    await eventually(lambda: not bench.executor.busy)
+    assert len(caplog.records) == 2
     bench.accept("add", 1, 1)
     bench.accept("square", 1)
     await bench.settled()

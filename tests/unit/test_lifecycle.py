@@ -21,6 +21,7 @@ from streamq.lifecycle import (
     Succeeded,
     Unroutable,
     decide,
+    is_suspect,
 )
 from streamq.message import Delivery, Message
 
@@ -69,6 +70,21 @@ def test_a_task_that_stays_unknown_is_buried_after_a_day():
     """However often it was handed over in that day."""
     assert isinstance(decide(Unroutable(b"{}", "why"), delivery(fence=2000, age_ms=23 * HOUR), NOW, DAY), Park)
     assert decide(Unroutable(b"{}", "why"), delivery(age_ms=25 * HOUR), NOW, DAY) == Bury(b"{}", "why")
+
+
+@pytest.mark.parametrize("off_ms", [-HOUR, HOUR])
+def test_a_clock_that_is_an_hour_off_buries_nothing(off_ms):
+    """That of the worker's host may differ from that of Redis, which dates the messages."""
+    step = decide(Unroutable(b"{}", "why"), delivery(), NOW + off_ms, DAY)
+    assert step == Park(1.0, "why", 1)
+
+
+@pytest.mark.parametrize(
+    ("deaths", "most", "suspect"), [(0, 3, 0), (1, 3, 0), (2, 3, 1), (9, 3, 1), (1, 2, 1), (1, 1, 0)]
+)
+def test_who_is_suspect(deaths, most, suspect):
+    """The next death is the last."""
+    assert is_suspect(deaths, most) == suspect
 
 
 def test_states_that_are_the_end():
