@@ -100,8 +100,10 @@ async def _reach(job: Job, fleet: Fleet, outage: Outage, stop: Stop) -> str | No
         else:
             outage.over()
             for finding in findings:
-                level = logging.WARNING if finding.level is doctor.Level.WARNING else logging.DEBUG
-                _log.log(level, "the server: %s", finding)
+                if finding.level is doctor.Level.WARNING:
+                    job.say(warning=f"the server: {finding}")
+                else:
+                    _log.debug("the server: %s", finding)
             return server
     return None
 

@@ -58,6 +58,7 @@ class Supervisor:
         self._children: list[Child] = []
         self._due: dict[int, float] = {0: 0.0}  # the first child alone shows whether the app can be served
         self._settings: Settings | None = None
+        self._warnings: set[str] = set()
         self._failures = 0
         self._stop_signals = 0
         self._exit_code = 0
@@ -132,6 +133,8 @@ class Supervisor:
                 self._on_ready(child, message["ready"])
             elif "replace" in message:
                 self._on_replace(child, *message["replace"])
+            elif "warning" in message:
+                self._on_warning(message["warning"])
             elif "fatal" in message:
                 self._on_fatal(message["fatal"])
         if ended:
@@ -157,6 +160,12 @@ class Supervisor:
         if child.leaving is None and not child.told:
             child.leaving = (reason, text)
             self._due[child.index] = 0.0
+
+    def _on_warning(self, text: str) -> None:
+        """Say it once, and not for each child."""
+        if text not in self._warnings:
+            self._warnings.add(text)
+            _log.warning("%s", text)
 
     def _on_fatal(self, reason: str) -> None:
         if self._settings is None:
