@@ -87,7 +87,7 @@ class _Process:
 
     def say(self, frame: bytes) -> None:
         """Send one frame, if it has begun; that it is gone shows at the next read."""
-        if self._writer is not None:
+        if self._writer is not None and not self._writer.is_closing():
             self._writer.write(frame)
 
     async def run(self, run: Run) -> Outcome:
