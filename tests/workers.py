@@ -95,8 +95,11 @@ class Worker:
         self.process.wait()
 
     def stop(self) -> None:
-        """End it if it still runs, and see to it that no child is left."""
+        """End it if it still runs, and see to it that no child is left, and no mistake in its log."""
         if self.process.poll() is None:
             self.terminate()
         until(lambda: not any(map(is_alive, self._children)), why=f"a child is left:\n{self.log}")
+        log = self.log
         self._log.close()
+        for mistake in ("never retrieved", "was destroyed", "was never awaited"):
+            assert mistake not in log, f"asyncio has found a mistake:\n{log}"
