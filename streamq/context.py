@@ -99,7 +99,7 @@ def context_of(delivery: Delivery, state: Any, lease: Lease | None = None) -> Co
         deliveries=delivery.deliveries,
         enqueued_at=datetime.fromtimestamp(delivery.enqueued_ms / 1000, UTC),
         state=state,
-        fence=delivery.fence,
+        fence=max(delivery.fence, 0),  # a plain call is no delivery
         deaths=delivery.deaths,
         _lease=lease,
     )

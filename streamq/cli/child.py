@@ -22,6 +22,7 @@ from streamq.config import WorkerSettings, display_url
 from streamq.errors import BrokerRefused, ConfigError
 from streamq.worker.child import Job, serve
 from streamq.worker.logs import configure
+from streamq.worker.process import HURRY
 from streamq.worker.stop import Stop
 
 
@@ -44,11 +45,14 @@ class Line:
         with self._lock, contextlib.suppress(OSError):
             self._socket.sendall(json.dumps(message).encode() + b"\n")
 
-    def on_end(self, loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
-        """Ask to stop when the supervisor is gone."""
+    def listen(self, loop: asyncio.AbstractEventLoop, stop: Stop) -> None:
+        """Ask to stop when the supervisor is gone, and to hurry when it says so."""
 
         def readable() -> None:
-            if not self._socket.recv(4096):
+            said = self._socket.recv(4096)
+            if HURRY in said:
+                stop.hurry()
+            elif not said:
                 loop.remove_reader(self._socket)
                 stop.orphaned()
 
@@ -104,7 +108,7 @@ async def _serve(app: StreamQ, job: Job, line: Line) -> int:
     faulthandler.unregister(signal.SIGQUIT)
     signal.signal(signal.SIGQUIT, lambda *_: stop.quit())
     faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
-    line.on_end(loop, stop)
+    line.listen(loop, stop)
 
     def ready(server: str) -> None:
         line.say(

@@ -253,7 +253,8 @@ class _Child:
         except BrokerError as error:
             _log.warning("%d tasks could not be handed back, the lease brings them back: %s", len(runs), error)
         else:
-            _log.info("handed back %d tasks", given)
+            if given:  # what was cut short goes back by way of the committer
+                _log.info("handed back %d tasks", given)
             for run in runs:
                 self._counters["handed_back", run.delivery.message.task] += 1
         for run in runs:

@@ -156,6 +156,20 @@ def test_what_outlives_the_grace_time_goes_back(basic, start_worker, marked, nam
     assert result.get(timeout=10) == 2
 
 
+def test_a_signal_for_all_processes_leaves_the_grace_time(basic, start_worker, marked):
+    """Service managers signal every process: a child then gets one from them, and one from its supervisor."""
+    marker, ready = marked
+    worker = start_worker(APP, "--grace", "30")
+    result = basic.until_file.delay(marker, ready)
+    until(lambda: len(starts(marker)) == 1)
+    for pid in (*worker.children, worker.process.pid):
+        os.kill(pid, signal.SIGTERM)
+    worker.until_logged("stopping: 1 running")
+    ready.touch()
+    assert result.get(timeout=10) == 1
+    assert worker.process.wait(timeout=10) == 0
+
+
 def test_a_second_signal_ends_at_once(basic, start_worker, marked):
     """A second SIGTERM cuts the grace time short; what ran is handed back."""
     marker, ready = marked

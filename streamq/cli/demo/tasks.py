@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,9 @@ _CHUNK_BYTES = 1024 * 1024
 _BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
 # Too deep a nesting is a RecursionError or a MemoryError, depending on the version; a null byte is a ValueError.
 _UNPARSABLE = (SyntaxError, ValueError, RecursionError, MemoryError)
+# Of two threads that parse at a time one may get a SystemError about its recursion depth, up to Python 3.11.8
+# (github.com/python/cpython/issues/106905).
+_PARSING = threading.Lock()
 
 app = StreamQ()  # at $STREAMQ_URL, which the demo sets for its workers
 
@@ -76,7 +80,9 @@ def examine(path: Path) -> tuple[Contents | None, Definitions | None, str]:
     except OSError as error:
         return None, None, type(error).__name__
     try:
-        return contents, _count_definitions(ast.parse(source)), ""
+        with _PARSING:
+            tree = ast.parse(source)
+        return contents, _count_definitions(tree), ""
     except _UNPARSABLE as error:
         return contents, None, type(error).__name__
 
