@@ -18,7 +18,16 @@ from typing import Any, NamedTuple
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    precondition,
+    rule,
+)
 from hypothesis.stateful import run_state_machine_as_test as play
 
 from streamq._redis.connections import SyncConnection
@@ -34,9 +43,10 @@ STREAMS = QUEUE.streams
 ERROR = b'{"type":"E","message":"","args":[],"traceback":""}'
 TOLD: Any = {"done": KEYS.done, "ttl_ms": 3_600_000}
 END: Any = {**TOLD, "worker": "w"}
+IDS = ("a", "b")
 EXAMPLES = int(os.environ.get("STREAMQ_MODEL_EXAMPLES", "0"))
 
-ids = st.sampled_from(["a", "b"])
+ids = st.sampled_from(IDS)
 workers = st.sampled_from(["w-1", "w-2"])
 streams = st.sampled_from(STREAMS)
 caps = st.integers(1, 3)  # of deaths
@@ -89,6 +99,25 @@ class Model:
     entries: dict[str, dict[bytes, Entry]] = field(default_factory=lambda: {stream: {} for stream in STREAMS})
     dead: list[Content] = field(default_factory=list)
 
+    def has(self, state: State) -> bool:
+        return any(record.state is state for record in self.records.values())
+
+    @property
+    def has_room(self) -> bool:
+        return len(self.records) < len(IDS)
+
+    @property
+    def has_garbage(self) -> bool:
+        return any(not entry.content.task_id for entries in self.entries.values() for entry in entries.values())
+
+    @property
+    def is_any_waiting(self) -> bool:
+        return any(entry.owner is None for entries in self.entries.values() for entry in entries.values())
+
+    @property
+    def is_any_held(self) -> bool:
+        return any(entry.owner for entries in self.entries.values() for entry in entries.values())
+
     def held(self, stream: str, owner: str) -> list[bytes]:
         return [key for key, entry in self.entries[stream].items() if entry.owner == owner]
 
@@ -124,14 +153,17 @@ class Machine(RuleBasedStateMachine):
     deliveries = Bundle("deliveries")
     garbage = Bundle("garbage")
 
-    @initialize()
-    def empty(self) -> None:
+    @initialize(target=deliveries, fetched=st.sets(ids), worker=workers)
+    def begin(self, fetched, worker):
         self.model = Model()
         self.bodies = 0
         self.redis = self.connection.client.execute_command
         self.redis("FLUSHALL")
         for stream in STREAMS:
             self.connection.run(calls.create_group(stream))
+        for task_id in sorted(fetched):
+            self.enqueue(task_id, delay_ms=0, twice=False)
+        return self.fetch(worker, len(fetched) or 1)
 
     def send(self, call: Call[Any], twice: bool = False) -> Any:  # noqa: FBT001, FBT002 - a drawn value
         reply = self.connection.run(call)
@@ -170,6 +202,7 @@ class Machine(RuleBasedStateMachine):
 
     # ---- callers
 
+    @precondition(lambda self: self.model.has_room)
     @rule(task_id=ids, delay_ms=st.sampled_from([0, 0, 3_600_000]), twice=twice)
     def enqueue(self, task_id, delay_ms, twice):
         """A new id is a new task, and a known id is none."""
@@ -182,6 +215,7 @@ class Machine(RuleBasedStateMachine):
             self.model.records[task_id] = Record(State.QUEUED)
             self.add(QUEUE.ready, task_id)
 
+    @precondition(lambda self: self.model.has_room)
     @rule(delay_ms=st.sampled_from([0, 3_600_000]), twice=twice)
     def transact(self, delay_ms, twice):
         """Several messages land together; of those that are known each is left alone."""
@@ -194,6 +228,7 @@ class Machine(RuleBasedStateMachine):
             if not one.delay_ms:
                 self.add(QUEUE.ready, one.id)
 
+    @precondition(lambda self: not self.model.has_garbage)
     @rule(target=garbage)
     def add_garbage(self):
         """An entry is written by hand that is no message."""
@@ -201,27 +236,21 @@ class Machine(RuleBasedStateMachine):
         self.model.entries[QUEUE.ready][key] = Entry(Content(None))
         return Malformed("q", QUEUE.ready, key, "has no id", None)
 
+    @precondition(lambda self: self.model.records)
     @rule(task_id=ids, client=st.sampled_from(["x", "y"]), twice=twice)
     def watch(self, task_id, client, twice):
-        """The record is read as it is, and the client noted once."""
+        """The record is read as it is, and the client noted once; a message that a worker has is running."""
         found = self.send(calls.watch(QUEUE, task_id, client), twice)
         record = self.model.records.get(task_id)
         assert (found.state, found.body) == ((record.state, record.body) if record else (State.UNKNOWN, b""))
+        stream, key = (record and record.place) or ("", b"")
+        owner = self.model.entries[stream][key].owner if stream else None
+        looked = self.send(calls.look(QUEUE, task_id))
+        assert (looked.state, looked.worker) == (State.RUNNING if owner else found.state, owner)
         if record and not record.state.ended and client not in record.waiters:
             record.waiters.append(client)
 
-    @rule(task_id=ids)
-    def look(self, task_id):
-        """The record is read as it is; a message that a worker has is running."""
-        found = self.send(calls.look(QUEUE, task_id))
-        record = self.model.records.get(task_id)
-        state, owner = (record.state, None) if record else (State.UNKNOWN, None)
-        if record and record.place:
-            stream, key = record.place
-            owner = self.model.entries[stream][key].owner
-            state = State.RUNNING if owner else state
-        assert (found.state, found.worker) == (state, owner)
-
+    @precondition(lambda self: not all(record.forget for record in self.model.records.values()))
     @rule(task_id=ids, twice=twice)
     def forget(self, task_id, twice):
         """The record of an ended task goes, that of another when it ends; then the id can be used anew."""
@@ -234,6 +263,7 @@ class Machine(RuleBasedStateMachine):
 
     # ---- time
 
+    @precondition(lambda self: self.model.has(State.DELAYED))
     @rule(task_id=ids)
     def make_due(self, task_id):
         """The time of a delayed task comes."""
@@ -241,6 +271,7 @@ class Machine(RuleBasedStateMachine):
         if task_id in self.model.records:
             self.model.records[task_id].due = True
 
+    @precondition(lambda self: self.model.has(State.DELAYED))
     @rule(twice=twice, also=st.lists(ids, max_size=2, unique=True))
     def promote(self, twice, also):
         """Those that are due move to the stream; those of another worker that was late do not."""
@@ -253,6 +284,7 @@ class Machine(RuleBasedStateMachine):
 
     # ---- workers
 
+    @precondition(lambda self: self.model.is_any_waiting)
     @rule(target=deliveries, worker=workers, count=st.integers(1, 3))
     def fetch(self, worker, count):
         """Messages come in order, those that were returned first, each to one worker."""
@@ -273,16 +305,28 @@ class Machine(RuleBasedStateMachine):
         state = State.SUCCEEDED if good else State.FAILED
         self.bodies += 1
         body = b"%d" % self.bodies if good else ERROR[:-1] + b',"n":%d}' % self.bodies
-        refused = [position for position, one in enumerate(some) if self.model.is_refused(one)]
         settlements = [calls.Settlement(one, state, body) for one in some]
-        assert self.send(calls.finish(QUEUE, some[0].stream, settlements, **END), twice) == refused
-        for one in some:
-            if self.model.is_current(one):
+        found = self.send(calls.finish(QUEUE, some[0].stream, settlements, **END), twice)
+        refused = []
+        for position, one in enumerate(some):
+            if self.model.is_refused(one):
+                refused.append(position)
+            elif self.model.is_current(one):
                 self.model.settle(one.message.id, state, body)
+        assert found == refused
 
-    @rule(some=st.lists(deliveries, min_size=1, max_size=3, unique=True), fails=st.booleans(), twice=twice)
-    def park(self, some, fails, twice):
-        """The last delivery can be put back for later; if the attempt has failed, for the next one."""
+    @rule(some=st.lists(deliveries, min_size=1, max_size=3, unique=True), twice=twice)
+    def retry(self, some, twice):
+        """An attempt that has failed leads to another one; how many workers have died is not forgotten."""
+        self.park(some, twice, fails=True)
+
+    @rule(some=st.lists(deliveries, min_size=1, max_size=3, unique=True), twice=twice)
+    def put_back(self, some, twice):
+        """A delivery that was no attempt is put back for later."""
+        self.park(some, twice, fails=False)
+
+    def park(self, some: list[Delivery], twice: bool, *, fails: bool) -> None:  # noqa: FBT001 - a drawn value
+        """Put back what is current, and nothing else."""
         some = [one for one in some if one.stream == some[0].stream]
         current = [one for one in some if self.model.is_current(one)]
         self.bodies += 1
@@ -330,6 +374,7 @@ class Machine(RuleBasedStateMachine):
             mine = self.model.held(stream, worker)
             assert self.send(calls.renew(stream, worker, keys), twice) == [key for key in keys if key not in mine]
 
+    @precondition(lambda self: self.model.is_any_held)
     @rule(worker=workers, max_deaths=caps)
     def die(self, worker, max_deaths):
         """A child dies, and its supervisor gives back all that it held."""
@@ -340,6 +385,7 @@ class Machine(RuleBasedStateMachine):
             self.give_back(stream, calls.Owner(worker, "SIGKILL", max_deaths, ERROR), good, twice=False)
             assert self.send(calls.retire(stream, worker)) == (len(good) == len(held))
 
+    @precondition(lambda self: self.model.is_any_held)
     @rule(worker=workers, stream=streams, twice=twice, dies=st.booleans(), max_deaths=caps)
     def reclaim(self, worker, stream, twice, dies, max_deaths):
         """After a lease a worker takes over all that is pending and gives it back, unless it dies before that."""
@@ -360,6 +406,7 @@ class Machine(RuleBasedStateMachine):
         assert [_read(one.message) for one in found] == self.model.dead
         return [one.entry for one in found]
 
+    @precondition(lambda self: self.model.dead)
     @rule(chosen=positions, reset=st.booleans(), twice=twice)
     def redrive(self, chosen, reset, twice):
         """What died runs again, under a raised fence, unless its id is that of a task that is not dead."""
@@ -382,6 +429,7 @@ class Machine(RuleBasedStateMachine):
         for task_id in moved.values():
             self.add(QUEUE.ready, task_id)
 
+    @precondition(lambda self: self.model.dead)
     @rule(chosen=positions, twice=twice)
     def purge(self, chosen, twice):
         """Only the letters go that are meant."""
@@ -457,7 +505,7 @@ def _check(task_id: str, record: Record, found: dict[bytes, bytes], ttl_ms: int)
 @pytest.mark.timeout(0)
 def test_the_scripts_keep_to_the_model(any_server, connection):
     """Whatever order they are called in."""
-    few = 150 if any_server.startswith("embedded") else 20
+    few = 180 if any_server.startswith("embedded") else 20
     chosen = settings(
         max_examples=EXAMPLES or few,
         stateful_step_count=40,
