@@ -11,7 +11,9 @@ import pytest
 
 from streamq import State, TaskFailed
 from streamq.config import Settings, WorkerSettings
-from streamq.worker.child import Job, Stop, serve
+from streamq.worker import clock
+from streamq.worker.child import Job, serve
+from streamq.worker.stop import Stop
 from tests.workers import until
 
 APP = "tests.apps.stubborn:app"
@@ -190,7 +192,8 @@ async def test_a_worker_whose_clock_is_an_hour_off(stubborn, server_url, monkeyp
     monkeypatch.setattr(time, "time", lambda: real() + 3600)
     monkeypatch.setattr(time, "time_ns", lambda: real_ns() + 3600 * 10**9)
     known = {name: task for name, task in stubborn.app.tasks.items() if not name.endswith("innocent")}
-    job = Job(Settings(server_url), WorkerSettings(), "w-1", APP, known, None)
+    monkeypatch.setattr(clock, "_offset_ms", 0)  # it is noted for the whole process
+    job = Job(Settings(server_url), WorkerSettings(), "w-1", APP, known, None, lambda **_: None)
     stop, ready = Stop(), asyncio.Event()
     serving = asyncio.create_task(serve(job, stop, lambda _server: ready.set()))
     await ready.wait()
