@@ -179,6 +179,26 @@ def stubborn(load_app_at: Callable[[str, str], ModuleType], server_url: str) -> 
     return load_app_at("tests.apps.stubborn", server_url)
 
 
+@pytest.fixture
+def marked(tmp_path: Path) -> tuple[Path, Path]:
+    """Give a file that tasks write their process id to when they start, and one whose appearance ends them."""
+    marker, ready = tmp_path / "started", tmp_path / "ready"
+    marker.touch()
+    return marker, ready
+
+
+@pytest.fixture
+def dead(connection: SyncConnection) -> Callable[[], dict[str, dict[bytes, bytes]]]:
+    """Give a function that reads the dead letters, by the ids of their tasks."""
+
+    def read() -> dict[str, dict[bytes, bytes]]:
+        letters = [fields for _, fields in connection.client.execute_command("XRANGE", "sq:{default}:dead", "-", "+")]
+        named = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in letters]
+        return {letter[b"id"].decode(): letter for letter in named}
+
+    return read
+
+
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> Iterator[None]:
     """Fail a test that leaves a thread of streamq's or, by way of a ResourceWarning, a socket."""

@@ -39,6 +39,11 @@ def is_alive(pid: int) -> bool:
     return bool(state.stdout.strip()) and not state.stdout.strip().startswith("Z")
 
 
+def starts(marker: Path) -> list[int]:
+    """Return the ids of the processes that tasks have started in, as they wrote them to a file."""
+    return [int(line) for line in marker.read_text().split()]
+
+
 class Worker:
     """One ``streamq worker``."""
 

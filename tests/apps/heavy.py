@@ -71,3 +71,14 @@ def keep_interpreter_at_first() -> int:
     if current().deliveries == 1:
         re.match(r"(a|a)*b", "a" * 60)
     return current().deliveries
+
+
+@app.task(timeout=0.3)
+def deaf() -> None:
+    """Do what no time limit can end: a thread that is in C code."""
+    time.sleep(3600)
+
+
+@app.task(hard_timeout=0.3)
+def deaf_at_the_hard_limit() -> None:
+    time.sleep(3600)

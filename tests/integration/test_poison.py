@@ -9,34 +9,10 @@ import signal
 import pytest
 
 from streamq import State, TaskFailed
-from tests.workers import children_of, is_alive, until
+from tests.workers import children_of, is_alive, starts, until
 
 APP = "tests.apps.stubborn:app"
 LONG = ("--lease", "60")
-
-
-@pytest.fixture
-def marked(tmp_path):
-    """Give a file that tasks write a line to when they start, and one whose appearance ends them."""
-    marker, ready = tmp_path / "started", tmp_path / "ready"
-    marker.touch()
-    return marker, ready
-
-
-def starts(marker) -> list[int]:
-    return [int(line) for line in marker.read_text().split()]
-
-
-@pytest.fixture
-def dead(connection):
-    """Give a function that reads the dead letters, by the ids of their tasks."""
-
-    def read():
-        letters = [fields for _, fields in connection.client.execute_command("XRANGE", "sq:{default}:dead", "-", "+")]
-        named = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in letters]
-        return {letter[b"id"].decode(): letter for letter in named}
-
-    return read
 
 
 def assert_died(result, letter, how):

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from streamq import State
+from streamq import State, TaskFailed
 from tests.workers import is_alive, until
 
 APP = "tests.apps.heavy:app"
@@ -68,6 +68,27 @@ def test_a_child_that_is_replaced_ends_what_it_runs(heavy, start_worker, there):
     there[1].touch()
     assert slow.get(timeout=10) == 1
     until(lambda: not is_alive(first))
+
+
+def test_threads_that_cannot_be_ended_cost_their_child(heavy, start_worker, there):
+    """At a hard limit a task has failed, at a soft one when its child is replaced; what else the child runs may end."""
+    worker = start_worker(APP, *LONG, "--stuck-after", "0.5")
+    [first] = worker.children
+    slow = heavy.until_there.delay(*there)
+    until(there[0].exists)
+    soft, hard = heavy.deaf.delay(), heavy.deaf_at_the_hard_limit.delay()
+    with pytest.raises(TaskFailed, match=r"TaskTimeout: ran longer than its hard_timeout of 0\.3 s"):
+        hard.get(timeout=5)
+    worker.until_logged("go on in spite of their time limit")
+    assert soft.status() is State.RUNNING
+    worker.until_logged("takes the place of")
+    with pytest.raises(TaskFailed, match=r"TaskTimeout: ran longer than its timeout of 0\.3 s"):
+        soft.get(timeout=10)
+    assert heavy.quick.delay(1).get(timeout=10)[1] != first
+    there[1].touch()
+    assert slow.get(timeout=10) == 1
+    until(lambda: not is_alive(first))
+    assert soft.record().deaths == hard.record().deaths == 0
 
 
 def test_a_stop_while_a_replaced_child_ends(heavy, start_worker, there):

@@ -53,18 +53,6 @@ def stored(connection):
     return read
 
 
-@pytest.fixture
-def dead(connection):
-    """Give a function that reads the dead letters, by the ids of their tasks."""
-
-    def read():
-        letters = [fields for _, fields in connection.client.execute_command("XRANGE", "sq:{default}:dead", "-", "+")]
-        named = [dict(zip(fields[::2], fields[1::2], strict=True)) for fields in letters]
-        return {letter[b"id"].decode(): letter for letter in named}
-
-    return read
-
-
 def test_attempts_are_counted_and_told(any_server, stubborn, start_worker, connection, stored):
     """Each has its events, begins no sooner than it was told to, and ends in one result; wherever it runs."""
     start_worker(APP)

@@ -9,22 +9,10 @@ import time
 import pytest
 
 from streamq import State, TaskFailed
-from tests.workers import until
+from tests.workers import starts, until
 
 APP = "tests.apps.basic:app"
 LEASE = 1.0
-
-
-@pytest.fixture
-def marked(tmp_path):
-    """Give a file that tasks write their process id to when they start, and one whose appearance ends them."""
-    marker, ready = tmp_path / "started", tmp_path / "ready"
-    marker.touch()
-    return marker, ready
-
-
-def starts(marker) -> list[int]:
-    return [int(line) for line in marker.read_text().split()]
 
 
 @pytest.mark.parametrize("name", ["until_file", "until_file_in_thread"])
