@@ -1,0 +1,57 @@
+"""Row 1: everything at once. Workers are killed, stopped and replaced, the network fails, the server is killed."""
+
+from __future__ import annotations
+
+import time
+
+from tests.chaos.producer import Order
+from tests.chaos.report import Report
+from tests.chaos.stage import Case, Stage
+from tests.proxy import Fault
+
+LEASE = 1.5
+KINDS = ("child", "child", "worker", "freeze", "freeze", "replace", "hole", "server")
+TASKS = (("on_loop", 6), ("in_thread", 3), ("third_time", 1))
+STORM = (Fault.BEFORE, Fault.AFTER, Fault.DELAY)
+HELD_UP = ("finish", "XREADGROUP", "renew", "XAUTOCLAIM")  # calls that fall into a black hole now and then
+
+
+def run(case: Case) -> Report:
+    """Play the row."""
+    with Stage(case) as stage:
+        play(stage, tasks=500 if case.smoke else 2000, seconds=5.0 if case.smoke else 20.0)
+        return stage.finish(lease=LEASE)
+
+
+def play(stage: Stage, *, tasks: int, seconds: float) -> None:
+    """Have tasks enqueued and run for some time, while all kinds of things happen."""
+    rnd = stage.random
+    names, weights = zip(*TASKS, strict=True)
+    orders = [Order(name, (rnd.uniform(0, 0.1),)) for name in rnd.choices(names, weights, k=tasks)]
+    stage.fleet.start(2, "-p", "2", lease=LEASE, grace=2.0)
+    stage.proxy.storm(stage.case.seed, 0.01, STORM, seconds=0.2)
+    stage.producer.begin(orders, seconds=seconds)
+    # Each kind comes early once, then by chance.
+    kinds = rnd.sample(KINDS, len(KINDS))
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        time.sleep(rnd.uniform(0.3, 0.9))
+        harm(stage, kinds.pop() if kinds else rnd.choice(KINDS))
+
+
+def harm(stage: Stage, kind: str) -> None:
+    """Have a fault of this kind happen."""
+    rnd = stage.random
+    match kind:
+        case "child":
+            stage.fleet.kill_child()
+        case "worker":
+            stage.fleet.kill_worker()
+        case "freeze":
+            stage.fleet.freeze_child(rnd.uniform(0.7, 1.6) * LEASE)
+        case "replace":
+            stage.fleet.replace_worker()
+        case "hole":
+            stage.proxy.strike(rnd.choice(HELD_UP), Fault.HOLE)
+        case "server":
+            stage.kill_server(rnd.uniform(0.0, 0.5))
