@@ -66,6 +66,7 @@ class Stage:
         producer: enqueues.
         app: the module of the tasks.
         faults: how many there were, by kind.
+        failed: logs and ledger are kept.
     """
 
     def __init__(self, case: Case, *, max_deaths: int = 100, **options: str) -> None:
@@ -75,7 +76,7 @@ class Stage:
         self._hits: list[check.Fault] = []
         self._began = time.monotonic()
         self._folder = Path(tempfile.mkdtemp(prefix=f"streamq-chaos-{case.row.replace(' ', '-')}-", dir="/tmp"))
-        self._failed = True
+        self.failed = True
         self.server = server.start(case.server, self._folder, **options)
         self.proxy = Proxy(self.server.url)
         self._max_deaths = max_deaths
@@ -101,7 +102,7 @@ class Stage:
         self.producer.close()
         self.proxy.__exit__()
         self.server.close()
-        if self._failed:
+        if self.failed:
             self.fleet.keep_logs(self._folder)
             print(f"row {self.case.row}: logs and ledger are in {self._folder}", file=sys.stderr)  # noqa: T201
         else:
@@ -173,7 +174,7 @@ class Stage:
         report.require(not report.left, f"left: {'; '.join(report.left[:5])}")
         report.require(not self.fleet.problems, "; ".join(self.fleet.problems))
         report.seconds = round(time.monotonic() - self._began, 1)
-        self._failed = not report.ok
+        self.failed = not report.ok
         return report
 
 

@@ -5,6 +5,15 @@ from __future__ import annotations
 # Name of the row, and the module it is in. A negative control has the row's number and the name of what is taken out.
 ROWS = {
     "1": "everything",
+    "2": "long_tasks",
+    "3": "lost_replies",
+    "4": "rolling_restart",
+    "6": "frozen",
+    "17 fence": "controls",
+    "17 once": "controls",
+    "17 renew_pel": "controls",
+    "17 ack_first": "controls",
+    "17 redis_retries": "controls",
 }
 
 
