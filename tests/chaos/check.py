@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -69,18 +69,19 @@ def _busy(client: redis.Redis) -> list[str]:
     return found
 
 
-def left(client: redis.Redis, *, consumers: int, letters: int = 0) -> list[str]:
+def left(client: redis.Redis, lost: Collection[str], *, consumers: int, letters: int = 0) -> list[str]:
     """List what is on the server when all is over, and should not be.
 
     Args:
         client: of the server.
+        lost: tasks that are known to be lost; what is left of them is not told again.
         consumers: so many names of dead workers may still be there; the next worker removes them after a while.
         letters: so many dead letters are expected.
     """
     found = _busy(client)
     for key in client.scan_iter("*", count=1000):
         if key.startswith(_RECORD):
-            if client.pttl(key) < 0:
+            if client.pttl(key) < 0 and key.removeprefix(_RECORD) not in lost:
                 found.append(f"the record {key} has no time to live: {client.hgetall(key)}")
         elif key not in _DOCUMENTED:
             found.append(f"the key {key}")

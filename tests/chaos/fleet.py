@@ -109,18 +109,18 @@ class Fleet:
 
     # ---- harm
 
-    def some_worker(self) -> Worker:
-        return self._random.choice(self.workers)
+    def children(self) -> list[int]:
+        """Return the processes that run tasks, or hand them to their pools."""
+        return [pid for worker in self.workers for pid in children_of(worker.process.pid)]
 
     def kill_child(self) -> None:
         """Kill a process that runs tasks; its supervisor stays."""
-        children = children_of(self.some_worker().process.pid)
-        if children:
+        if children := self.children():
             self._kill("child killed", self._random.choice(children))
 
     def kill_worker(self) -> None:
         """Kill all processes of a worker, as the loss of a machine would; another takes its place."""
-        worker = self.some_worker()
+        worker = self._random.choice(self.workers)
         self._kill("worker killed", worker.process.pid)
         worker.process.wait()
         self._leave(worker)
@@ -128,10 +128,8 @@ class Fleet:
 
     def kill_pool_process(self) -> None:
         """Kill one process of the pool that a process which runs tasks has."""
-        for child in children_of(self.some_worker().process.pid):
-            if pools := children_of(child):
-                self._kill("pool process killed", self._random.choice(pools))
-                return
+        if pools := [pid for child in self.children() for pid in children_of(child)]:
+            self._kill("pool process killed", self._random.choice(pools))
 
     def _kill(self, kind: str, pid: int) -> None:
         """Kill a process and all below it."""
@@ -142,11 +140,8 @@ class Fleet:
 
     def freeze_child(self, seconds: float) -> None:
         """Stop a process that runs tasks with SIGSTOP, and have it go on after so many seconds."""
-        children = [pid for pid in children_of(self.some_worker().process.pid) if pid not in self._frozen]
-        if not children:
-            return
-        pid = self._random.choice(children)
-        if self._signal([pid], signal.SIGSTOP):
+        pid = self._random.choice([pid for pid in self.children() if pid not in self._frozen] or [0])
+        if pid and self._signal([pid], signal.SIGSTOP):
             self._frozen.add(pid)
             self._strike("frozen", [pid])
             timer = threading.Timer(seconds, self._thaw, [pid])
