@@ -149,6 +149,16 @@ class Fleet:
         self._leave(worker)
         self.begin()
 
+    def kill_supervisor(self) -> None:
+        """Kill the supervisor of a worker alone: its processes have to end by themselves. Another takes its place."""
+        worker = self._one_of_several()
+        self.ended += len(children_of(worker.process.pid))
+        self._strike("supervisor killed", ())
+        worker.process.kill()
+        worker.process.wait()
+        self._leave(worker)
+        self.begin()
+
     def kill_pool_process(self) -> None:
         """Kill one process of the pool that a process which runs tasks has."""
         if pools := [pid for child in self.children() for pid in children_of(child)]:

@@ -10,7 +10,7 @@ from tests.chaos.stage import Case, Stage
 from tests.proxy import Fault
 
 LEASE = 1.5
-KINDS = ("child", "child", "worker", "freeze", "freeze", "replace", "start", "hole", "server")
+KINDS = ("child", "child", "worker", "supervisor", "freeze", "freeze", "replace", "start", "hole", "server")
 TASKS = (("on_loop", 6), ("in_thread", 3), ("third_time", 1))
 STORM = (Fault.BEFORE, Fault.AFTER, Fault.DELAY)
 HELD_UP = ("finish", "XREADGROUP", "renew", "XAUTOCLAIM")  # calls that fall into a black hole now and then
@@ -41,6 +41,8 @@ def harm(stage: Stage, kind: str) -> None:
             stage.fleet.kill_child()
         case "worker":
             stage.fleet.kill_worker()
+        case "supervisor":
+            stage.fleet.kill_supervisor()
         case "freeze":
             stage.fleet.freeze_child(rnd.uniform(0.7, 1.6) * LEASE)
         case "replace":
