@@ -120,11 +120,11 @@ def stale(found: dict[str, dict[str, str]]) -> list[str]:
 
 
 def recoveries(lines: Sequence[Line], faults: Sequence[Fault]) -> list[float]:
-    """Measure, of each run that a fault ended, the seconds from that fault to the next run of the task."""
-    begun: defaultdict[str, list[Line]] = defaultdict(list)
+    """Measure, of each run that a fault ended, the seconds from that fault to the next run of the same attempt."""
+    begun: defaultdict[tuple[str, int], list[Line]] = defaultdict(list)
     for line in lines:
         if line.what == "begun":
-            begun[line.id].append(line)
+            begun[line.id, line.attempt].append(line)
     found = []
     for runs in begun.values():
         for run, following in pairwise(sorted(runs, key=lambda line: line.at)):
