@@ -1,0 +1,85 @@
+"""Enqueues tasks as a program of a user does, and remembers what was acknowledged."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from streamq.errors import BrokerError
+
+_AGAIN_SECONDS = 60.0
+
+
+class Order(NamedTuple):
+    """A call to be enqueued: a task of `app` by the name of its function, and its arguments."""
+
+    task: str
+    args: tuple[Any, ...] = ()
+
+
+class Producer:
+    """Enqueues from several threads.
+
+    Args:
+        app: the module of the tasks.
+
+    Attributes:
+        acknowledged: ids of the tasks whose enqueue returned.
+        errors: by type, how often an enqueue raised; it was sent again under the same id, as the manual says.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self.acknowledged: list[str] = []
+        self.errors: list[str] = []
+        self._app = app
+        self._threads: list[threading.Thread] = []
+        self._count = 0
+
+    def send(self, orders: Iterable[Order]) -> None:
+        """Enqueue calls, one after the other."""
+        for order in orders:
+            self._count += 1
+            self._send_one(order, f"t{self._count}")
+
+    def begin(self, orders: Sequence[Order], *, seconds: float, threads: int = 4) -> None:
+        """Enqueue calls over a span of time, while the caller does something else."""
+        first, self._count = self._count, self._count + len(orders)
+        began = time.monotonic()
+
+        def produce(offset: int) -> None:
+            for number in range(offset, len(orders), threads):
+                pause = began + seconds * number / len(orders) - time.monotonic()
+                time.sleep(max(0.0, pause))
+                self._send_one(orders[number], f"t{first + number + 1}")
+
+        self._threads += [threading.Thread(target=produce, args=(n,), daemon=True) for n in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def _send_one(self, order: Order, task_id: str) -> None:
+        deadline = time.monotonic() + _AGAIN_SECONDS
+        sender = getattr(self._app, order.task).using(task_id=task_id)
+        while time.monotonic() < deadline:
+            try:
+                sender.delay(*order.args)
+            except BrokerError as error:
+                self.errors.append(type(error).__name__)
+            else:
+                self.acknowledged.append(task_id)
+                return
+
+    @property
+    def is_busy(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def join(self) -> None:
+        """Wait until all that was begun is sent."""
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._app.app.close()

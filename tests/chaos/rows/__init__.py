@@ -1,0 +1,34 @@
+"""The rows of the campaign: each is the function `run` of a module of this package."""
+
+from __future__ import annotations
+
+# Name of the row, and the module it is in. A negative control has the row's number and the name of what is taken out.
+ROWS = {
+    "1": "everything",
+    "2": "long_tasks",
+    "3": "lost_replies",
+    "4": "rolling_restart",
+    "6": "frozen",
+    "17 fence": "controls",
+    "17 once": "controls",
+    "17 renew_pel": "controls",
+    "17 ack_first": "controls",
+    "17 redis_retries": "controls",
+}
+
+
+def chosen(numbers: str | None) -> list[str]:
+    """Name the rows with these numbers, joined by commas; None: all.
+
+    Raises:
+        KeyError: there is no such row.
+    """
+    if numbers is None:
+        return list(ROWS)
+    found = []
+    for number in numbers.split(","):
+        some = [name for name in ROWS if number.strip() in (name, name.partition(" ")[0])]
+        if not some:
+            raise KeyError(number)
+        found += some
+    return found
