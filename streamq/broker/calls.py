@@ -268,8 +268,9 @@ def retire(stream: str, consumer: str) -> Call[bool]:
 
 
 def watch(queue: QueueKeys, task_id: str, client: str) -> Call[Record]:
-    """Read a task's record; `client` will be woken if the task has not ended."""
-    return Call(("EVALSHA", _WATCH.digest, 1, queue.record(task_id), client), read_record, _WATCH)
+    """Read a task's record, which goes if its message is gone; `client` will be woken if the task has not ended."""
+    keys = [queue.record(task_id), queue.ready, queue.returned]
+    return Call(("EVALSHA", _WATCH.digest, len(keys), *keys, client), read_record, _WATCH)
 
 
 def look(queue: QueueKeys, task_id: str) -> Call[Record]:
