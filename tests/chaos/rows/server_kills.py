@@ -25,10 +25,10 @@ def run(case: Case) -> Report:
         rnd = stage.random
         kinds = rnd.choices(("on_loop", "in_thread", "third_time"), (6, 3, 1), k=1500)
         stage.fleet.start(2, lease=LEASE)
-        stage.producer.begin([Order(kind, (rnd.uniform(0, 0.1),)) for kind in kinds], seconds=10.0)
+        stage.producer.begin([Order(kind, (rnd.uniform(0, 0.1),)) for kind in kinds], seconds=8.0)
         outages = []
         for _ in range(KILLS):
-            time.sleep(rnd.uniform(0.5, 1.5))
+            time.sleep(rnd.uniform(0.4, 1.0))
             outages.append(stage.kill_server(rnd.uniform(0, 0.5)))
         report = stage.finish(lease=LEASE)
         _measure(stage, report, outages)
