@@ -19,6 +19,7 @@ GROUP = "workers"
 _RECORD = f"{QUEUE}:task:"
 _DOCUMENTED = {"sq:queues", *STREAMS, f"{QUEUE}:dead", instrument.COMMITS, instrument.REFUSED}
 _LOOK_SECONDS = 0.1
+_CLOSING_SECONDS = 5.0  # until a server has noticed that a client is gone
 
 
 class Fault(NamedTuple):
@@ -94,9 +95,14 @@ def left(client: redis.Redis, lost: Collection[str], *, consumers: int, letters:
     return found
 
 
-def connections(client: redis.Redis) -> int:
-    """Count the connections of streamq's that the server has."""
-    return sum(one["name"] == "streamq" for one in client.client_list())
+def connections(client: redis.Redis) -> list[str]:
+    """List the connections of streamq's that the server has, and still has some seconds later."""
+    deadline = time.monotonic() + _CLOSING_SECONDS
+    while found := [f"a connection: {one}" for one in client.client_list() if one["name"] == "streamq"]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_LOOK_SECONDS)
+    return found
 
 
 def counts(client: redis.Redis, key: str) -> dict[str, int]:
@@ -114,11 +120,11 @@ def stale(found: dict[str, dict[str, str]]) -> list[str]:
 
 
 def recoveries(lines: Sequence[Line], faults: Sequence[Fault]) -> list[float]:
-    """Measure, of each run that a fault ended, the seconds from that fault to the next run of the task."""
-    begun: defaultdict[str, list[Line]] = defaultdict(list)
+    """Measure, of each run that a fault ended, the seconds from that fault to the next run of the same attempt."""
+    begun: defaultdict[tuple[str, int], list[Line]] = defaultdict(list)
     for line in lines:
         if line.what == "begun":
-            begun[line.id].append(line)
+            begun[line.id, line.attempt].append(line)
     found = []
     for runs in begun.values():
         for run, following in pairwise(sorted(runs, key=lambda line: line.at)):
