@@ -48,10 +48,11 @@ def _measure(stage: Stage, report: Report, outages: list[tuple[float, float]]) -
         working = [
             next((at for at in times if at > since), None) for times, since in ((committed, died), (begun, back))
         ]
-        report.require(None not in working, "nothing was done after the last kill")
-        if None not in working:
-            down.append(max(working) - died)
-            up.append(max(working) - back)
+        if None in working:
+            report.require(False, "nothing was done after a kill")  # noqa: FBT003
+            return
+        down.append(max(working) - died)
+        up.append(max(working) - back)
     report.recovered(down)
     report.more |= {
         "server_away": [round(back - died, 2) for died, back in outages],
