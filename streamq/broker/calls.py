@@ -28,6 +28,8 @@ _WATCH = load("watch")
 _LOOK = load("look")
 _FORGET = load("forget")
 _ANNOUNCE = load("announce")
+_CREATE_GROUP = load("create_group")
+_REGISTER_QUEUES = load("register_queues")
 
 
 class Enqueued(NamedTuple):
@@ -93,8 +95,8 @@ def promote(queue: QueueKeys, task_ids: Sequence[str]) -> Call[int]:
 
 
 def create_group(stream: str) -> Call[None]:
-    """Create a stream and its group. The group begins at 0: one at ``$`` would miss what is there already."""
-    return Call(("XGROUP", "CREATE", stream, GROUP, "0", "MKSTREAM"), nothing)
+    """Create a stream and its group."""
+    return Call(("EVALSHA", _CREATE_GROUP.digest, 1, stream, GROUP), nothing, _CREATE_GROUP)
 
 
 def fetch(streams: dict[str, str], consumer: str, count: int, block_ms: int) -> Call[list[Delivery | Malformed]]:
@@ -266,8 +268,9 @@ def retire(stream: str, consumer: str) -> Call[bool]:
 
 
 def watch(queue: QueueKeys, task_id: str, client: str) -> Call[Record]:
-    """Read a task's record; `client` will be woken if the task has not ended."""
-    return Call(("EVALSHA", _WATCH.digest, 1, queue.record(task_id), client), read_record, _WATCH)
+    """Read a task's record, which goes if its message is gone; `client` will be woken if the task has not ended."""
+    keys = [queue.record(task_id), queue.ready, queue.returned]
+    return Call(("EVALSHA", _WATCH.digest, len(keys), *keys, client), read_record, _WATCH)
 
 
 def look(queue: QueueKeys, task_id: str) -> Call[Record]:
@@ -296,7 +299,7 @@ def announce(events: Iterable[tuple[str, bytes]]) -> Call[None]:
 
 def register_queues(keys: Keys, names: Iterable[str]) -> Call[None]:
     """Note the names of queues, for those who look at all of them."""
-    return Call(("SADD", keys.queues, *names), nothing)
+    return Call(("EVALSHA", _REGISTER_QUEUES.digest, 1, keys.queues, *names), nothing, _REGISTER_QUEUES)
 
 
 def queue_names(keys: Keys) -> Call[list[str]]:

@@ -52,6 +52,7 @@ _IN_SCRIPTS = [
         "PUBLISH event {}",
         "PUBLISH done id",
         "PUBSUB NUMPAT",
+        "SADD queues name",
         "TIME",
     )
 ]
@@ -107,19 +108,18 @@ def forbidden(keys: Keys, queues: Iterable[str]) -> Call[list[str]]:
 
 def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
     plain: list[Call[Any]] = [
-        calls.create_group(queue.ready),
         calls.fetch(dict.fromkeys(queue.streams, queue.name), "consumer", 1, 1),
         calls.claim(queue, queue.ready, "consumer", lease_ms=1, cursor=b"0-0", count=1),
         calls.consumers(queue.ready),
         calls.client_id(),
         calls.unblock(0),
         calls.listeners(),
-        calls.register_queues(keys, [queue.name]),
         calls.enqueue(queue, []),
     ]
     sent = [[word.decode() if isinstance(word, bytes) else word for word in call.words] for call in plain]
     ours = {
         "stream": queue.ready,
+        "queues": keys.queues,
         "dead": queue.dead,
         "record": queue.record("id"),
         "delayed": queue.delayed,

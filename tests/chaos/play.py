@@ -16,9 +16,9 @@ from tests.chaos.stage import Case
 
 def play(case: Case) -> Report:
     """Play a row; one that cannot be played to its end has failed."""
-    mutant = case.row.partition(" ")[2]
-    if mutant:
-        os.environ[instrument.MUTANT] = mutant
+    variant = case.row.partition(" ")[2]
+    if variant in instrument.MUTANTS:
+        os.environ[instrument.MUTANT] = variant
     try:
         return importlib.import_module(f"tests.chaos.rows.{ROWS[case.row]}").run(case)
     except Exception as error:  # noqa: BLE001 - the other rows go on

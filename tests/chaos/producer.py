@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from streamq.errors import BrokerError
 
 _AGAIN_SECONDS = 60.0
+_PAUSE_SECONDS = 0.05  # after an error
 
 
 class Order(NamedTuple):
@@ -37,11 +38,14 @@ class Producer:
         self._threads: list[threading.Thread] = []
         self._count = 0
 
-    def send(self, orders: Iterable[Order]) -> None:
-        """Enqueue calls, one after the other."""
+    def send(self, orders: Iterable[Order]) -> list[str]:
+        """Enqueue calls, one after the other; returns their ids."""
+        ids = []
         for order in orders:
             self._count += 1
-            self._send_one(order, f"t{self._count}")
+            ids.append(f"t{self._count}")
+            self._send_one(order, ids[-1])
+        return ids
 
     def begin(self, orders: Sequence[Order], *, seconds: float, threads: int = 4) -> None:
         """Enqueue calls over a span of time, while the caller does something else."""
@@ -66,6 +70,7 @@ class Producer:
                 sender.delay(*order.args)
             except BrokerError as error:
                 self.errors.append(type(error).__name__)
+                time.sleep(_PAUSE_SECONDS)
             else:
                 self.acknowledged.append(task_id)
                 return

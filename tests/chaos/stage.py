@@ -113,13 +113,15 @@ class Stage:
         self.faults[kind] += 1
         self._hits.append(check.Fault(kind, time.time(), frozenset(pids)))
 
-    def kill_server(self, away: float = 0.0) -> None:
-        """Kill the server with SIGKILL, and start it again after so many seconds."""
+    def kill_server(self, away: float = 0.0) -> tuple[float, float]:
+        """Kill the server with SIGKILL, and start it again after so many seconds; returns when it died and was back."""
         self.server.kill()
+        died = time.time()
         self.strike("server killed")
         time.sleep(away)
         self.server.begin()
         self.server.until_answers()
+        return died, time.time()
 
     def lines(self) -> list[ledger.Line]:
         """Read the ledger."""

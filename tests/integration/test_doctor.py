@@ -205,7 +205,7 @@ def test_what_is_unknown_alone_is_no_failure(server_url, user_with):
         (["-xreadgroup"], "XREADGROUP GROUP workers"),
         (["-publish"], "PUBLISH sq:events:default:task:event"),
         (["resetchannels", "&sq:done:*"], "PUBLISH sq:events:default:task:event"),
-        (["resetkeys", "~sq:{mail}:*"], "XGROUP CREATE sq:{default}:stream:5"),
+        (["resetkeys", "~sq:{mail}:*"], "XREADGROUP GROUP workers"),
         (["-evalsha"], "may not run scripts"),
     ],
 )

@@ -500,7 +500,7 @@ LOOK = ("INFO#2", "CONFIG GET", "forbidden")
 
 WORKING = {
     plain: (
-        *(SET_UP, "INFO", *LOOK, "XGROUP CREATE", "XGROUP CREATE#2", "SADD", "CLIENT ID", "XREADGROUP"),
+        *(SET_UP, "INFO", *LOOK, "create_group", "create_group#2", "register_queues", "CLIENT ID", "XREADGROUP"),
         *("PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
     ),
     heard: ("announce", "announce#2", "announce#3"),
@@ -517,8 +517,8 @@ WORKING = {
     rescued: ("XREADGROUP", "give_back", "retire", "retire#2"),
 }
 CALLING = {
-    called: (SET_UP, "enqueue", "SADD", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
-    transacted: ("enqueue_all", "SADD"),
+    called: (SET_UP, "enqueue", "register_queues", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
+    transacted: ("enqueue_all", "register_queues"),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
 }
 # What is made when its worker is stopping already.

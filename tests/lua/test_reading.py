@@ -74,6 +74,33 @@ def test_a_task_whose_stream_has_vanished_is_still_known(q):
     assert look(q) == Record(State.QUEUED, "shop.buy")
 
 
+def test_nobody_waits_for_a_message_that_has_vanished(q):
+    """To wait for a task whose stream was deleted is to learn that it is lost; it is so for its worker too."""
+    (delivery,) = q.deliver("1")
+    q.redis("DEL", q.ready)
+    assert watch(q) == UNKNOWN
+    assert q.record() == {}
+    q.finish(delivery)
+    assert q.record() == {}
+
+
+def test_one_waits_for_a_message_wherever_it_is(q):
+    """Waiting or pending, in either stream, without its group, or delayed."""
+    (delivery,) = q.deliver("1")
+    assert watch(q).state is State.QUEUED
+    q.redis("XGROUP", "DESTROY", q.ready, "workers")
+    assert watch(q).state is State.QUEUED
+    q.redis("XGROUP", "CREATE", q.ready, "workers", "0")
+    (delivery,) = q.fetch()
+    q.give_back(delivery)
+    q.redis("DEL", q.ready)
+    assert watch(q).state is State.QUEUED
+    (delivery,) = q.fetch()
+    q.park(delivery)
+    q.redis("DEL", q.returned)
+    assert watch(q).state is State.DELAYED
+
+
 def test_a_client_that_waits_is_noted_once(q):
     """Also when it looks again each second; a name that is part of another is another."""
     q.enqueue("1")

@@ -63,6 +63,15 @@ def test_on_a_full_server_work_goes_on(q, fill):
     q.run(calls.announce([("a", b"1")]))
 
 
+def test_a_full_server_gets_workers(q, fill):
+    """Who begins to serve makes stream and group, and its queue is noted; so it may be when a queue is new."""
+    fill()
+    q.run(calls.create_group(q.ready))
+    q.run(calls.register_queues(q.keys, ["q"]))
+    assert q.fetch() == []
+    assert q.run(calls.queue_names(q.keys)) == ["q"]
+
+
 def test_a_script_that_the_server_does_not_have_is_sent_whole(q):
     """After a restart or a failover it knows none; once sent, it is called by its name again."""
     q.redis("SCRIPT", "FLUSH")

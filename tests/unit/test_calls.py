@@ -66,17 +66,19 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         letters.redrive(QUEUE, [(b"1-%d" % n, task_id) for n, task_id in enumerate(IDS)], reset=reset)
         for reset in (False, True)
     ],
+    "create_group": [calls.create_group(stream) for stream in QUEUE.streams],
     "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
 }
+# The names of all queues are in a set that is no queue's.
+REGISTER = calls.register_queues(KEYS, ["a", "b"])
 # The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
 OTHERS = [message._replace(queue=f"orders.{number}") for number, message in enumerate(MESSAGES)]
 SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
     "enqueue_all": [batch.enqueue_all(KEYS, MESSAGES), batch.enqueue_all(KEYS, OTHERS), batch.enqueue_all(KEYS, [])],
 }
-ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES
+ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
 # The keys of a plain command are where the command has them.
 PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]]] = {
-    "create_group": (calls.create_group(QUEUE.ready), lambda words: words[2:3]),
     "fetch": (
         calls.fetch(dict.fromkeys(QUEUE.streams, QUEUE.name), "w", 10, 1000),
         lambda words: words[words.index("STREAMS") + 1 : -len(QUEUE.streams)],
@@ -84,7 +86,6 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "held_by": (calls.held_by(QUEUE, QUEUE.ready, "w", 10), lambda words: words[-2:-1]),
     "claim": (calls.claim(QUEUE, QUEUE.ready, "w", lease_ms=1000, cursor=b"0-0", count=10), lambda words: words[1:2]),
     "consumers": (calls.consumers(QUEUE.ready), lambda words: words[2:3]),
-    "register_queues": (calls.register_queues(KEYS, ["a", "b"]), lambda words: words[1:2]),
     "queue_names": (calls.queue_names(KEYS), lambda words: words[1:2]),
     "client_id": (calls.client_id(), lambda _: ()),
     "unblock": (calls.unblock(7), lambda _: ()),
@@ -209,7 +210,7 @@ _KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
 _KEY_SECOND = {"XGROUP"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
-    "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
+    "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "SADD", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
     "PERSIST", "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 

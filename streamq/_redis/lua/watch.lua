@@ -1,14 +1,22 @@
 #!lua flags=allow-oom
 -- Reads a task's record, and if the task has not ended, notes a client to wake when it does.
 -- Waiters note themselves here, and not in the message, so that nothing is published for tasks nobody waits for.
--- KEYS: record
+-- A task whose message has vanished would be waited for in vain, so its record goes too. That settles it: whoever still
+-- runs it cannot commit any more, and its id is free.
+-- KEYS: record, ready stream, returned stream
 -- ARGV: client
 -- Returns the record's fields and values; none if there is no record.
+--@include vanished
 local record, client = KEYS[1], ARGV[1]
 local fields = redis.call('HGETALL', record)
 if #fields == 0 then return fields end
 local known = {}
 for i = 1, #fields, 2 do known[fields[i]] = fields[i + 1] end
+local stream = known.stream == 'returned' and KEYS[3] or KEYS[2]
+if has_vanished(known.state, stream, known.entry) then
+  redis.call('DEL', record)
+  return {}
+end
 if not known.ended then
   local waiters = known.waiters or ''
   if not string.find(' ' .. waiters .. ' ', ' ' .. client .. ' ', 1, true) then

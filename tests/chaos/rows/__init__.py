@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-# Name of the row, and the module it is in. A negative control has the row's number and the name of what is taken out.
+# Name of the row, and the module it is in. A row that is played in several ways has the name of one after its number;
+# for a negative control that is what is taken out.
 ROWS = {
     "1": "everything",
     "2": "long_tasks",
     "3": "lost_replies",
     "4": "rolling_restart",
+    "5 always": "server_kills",
+    "5 everysec": "server_kills",
     "6": "frozen",
+    "10": "vanished",
+    "11": "full",
     "17 fence": "controls",
     "17 once": "controls",
     "17 renew_pel": "controls",
