@@ -126,12 +126,26 @@ class Fleet:
         self._leave(worker)
         self.begin()
 
-    def kill_pool_process(self) -> None:
-        """Kill one process of the pool that a process which runs tasks has."""
-        for child in children_of(self.some_worker().process.pid):
-            if pools := children_of(child):
-                self._kill("pool process killed", self._random.choice(pools))
-                return
+    def pool_processes(self) -> list[int]:
+        """Return the processes of the pools, which those processes have that run tasks."""
+        children = (child for worker in self.workers for child in children_of(worker.process.pid))
+        return [process for child in children for process in children_of(child)]
+
+    def kill_pool_process(self, *, when: Callable[[int], bool]) -> bool:
+        """Kill one process of a pool for which `when` holds while it stands still; False if there is none.
+
+        It is stopped before it is looked at, so that what it does when it is killed is certain.
+        """
+        for pid in self._random.sample(found := self.pool_processes(), len(found)):
+            if not self._signal([pid], signal.SIGSTOP):
+                continue
+            until(lambda pid=pid: _is_stopped(pid))
+            if when(pid):
+                self._strike("pool process killed", [pid])
+                self._signal([pid], signal.SIGKILL)
+                return True
+            self._signal([pid], signal.SIGCONT)
+        return False
 
     def _kill(self, kind: str, pid: int) -> None:
         """Kill a process and all below it."""
@@ -212,3 +226,12 @@ class Fleet:
 def _family(pid: int) -> list[int]:
     """Return a process and all below it."""
     return [pid, *(one for child in children_of(pid) for one in _family(child))]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Tell whether a process stands still, for ever or because of SIGSTOP."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state in "TZX"
