@@ -116,6 +116,15 @@ class Fleet:
         malformed = [one for one in found if type(one) is Malformed] if len(deliveries) < len(found) else []
         return Fetched(deliveries, malformed, listening)
 
+    async def keep(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+        """Start the leases of deliveries anew; returns those that still are this consumer's."""
+        kept: list[Delivery] = []
+        for stream, group in _by_stream(deliveries, lambda one: one.stream).items():
+            call = calls.renew(stream, self.consumer, [one.entry for one in group])
+            lost = set(await self._commands.run(call))
+            kept += [one for one in group if one.entry not in lost]
+        return kept
+
     async def interrupt(self) -> None:
         """Have the read that is under way return at once, with nothing or with what it already has."""
         if self._reader is not None:
