@@ -73,6 +73,21 @@ async def test_a_sweep_is_bounded_and_the_next_goes_on(any_server, basic, fleets
     assert all(result.record().deaths == 1 for result in results)
 
 
+async def test_a_sweep_does_not_bury_a_suspect_for_what_others_do(any_server, basic, fleets, connection):
+    """It runs in a process of its own: if the worker that has it stands still, that is another's doing; to a limit."""
+    result = basic.add.delay(1, 1)
+    dead, sweeper = await fleets("dead"), reaper_of(await fleets("alive"))
+    deaths = []
+    while result.status() is not State.DEAD:
+        await fetch_all(dead, 1)
+        for stream in sweeper._fleet.streams:
+            await sweeper.sweep(stream)
+        deaths.append(result.record().deaths)
+    assert deaths == list(range(1, 3 + 10 + 1))
+    assert result.forget()
+    assert basic.app.dead_letters.purge() == 1
+
+
 async def test_a_sweep_leaves_what_its_own_worker_runs(any_server, basic, fleets, connection):
     """Even if its lease has run out: nobody knows better that it goes on."""
     result = basic.add.delay(1, 1)
