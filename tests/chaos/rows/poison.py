@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections import Counter
 
@@ -20,17 +21,23 @@ REASONS = {
     "out of memory": r"its worker died \d+ times: signal SIGKILL",
     "raise": r"gave up after attempt 3",
 }
-PLACES = ("poison_on_loop", "poison_in_thread", "poison_in_process")
+# What is known to be dangerous is given a process of its own.
+PLACES = ("poison_in_process", "poison_on_loop", "poison_in_process", "poison_in_thread", "poison_in_process")
+PATIENCE = 90.0  # each death costs the start of a process, and a machine may have more to do
 
 
 def run(case: Case) -> Report:
     """Play the row."""
-    with Stage(case, max_deaths=MAX_DEATHS) as stage:
+    with Stage(dataclasses.replace(case, patience=PATIENCE), max_deaths=MAX_DEATHS) as stage:
         rnd = stage.random
         numbers = sorted(rnd.sample(range(1, TASKS + 1), POISON))
         # The producer numbers its tasks in the order that it is given.
-        poison = {f"t{number}": [*REASONS][nth % len(REASONS)] for nth, number in enumerate(numbers)}
-        orders = [_order(stage, poison.get(f"t{number}"), number) for number in range(1, TASKS + 1)]
+        poison, orders = {}, [_harmless(stage) for _ in range(TASKS)]
+        for nth, number in enumerate(numbers):
+            kind, place = [*REASONS][nth % len(REASONS)], PLACES[nth // len(REASONS)]
+            stage.strike(f"poison: {kind}")
+            poison[f"t{number}"] = kind
+            orders[number - 1] = Order("never") if kind == "raise" else Order(place, (kind,))
         # Few at a time: what kills a process takes along all that runs there, which then is suspect as well.
         stage.fleet.start(2, "-p", "2", "-c", "8", "--threads", "4", lease=LEASE)
         stage.producer.begin(orders, seconds=8.0)
@@ -40,12 +47,8 @@ def run(case: Case) -> Report:
         return report
 
 
-def _order(stage: Stage, kind: str | None, number: int) -> Order:
-    rnd = stage.random
-    if kind is None:
-        return Order(rnd.choice(("on_loop", "on_loop", "in_thread")), (rnd.uniform(0, 0.1),))
-    stage.strike(f"poison: {kind}")
-    return Order("never") if kind == "raise" else Order(PLACES[number % len(PLACES)], (kind,))
+def _harmless(stage: Stage) -> Order:
+    return Order(stage.random.choice(("on_loop", "on_loop", "in_thread")), (stage.random.uniform(0, 0.1),))
 
 
 def _judge(stage: Stage, report: Report, poison: dict[str, str]) -> None:
