@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -46,10 +47,15 @@ def main(*, seed: int, server: str, rows: str | None, as_json: bool, smoke: bool
 
 def _play(case: Case) -> Report:
     command = [sys.executable, "-m", "tests.chaos.play", json.dumps(asdict(case))]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            told, _ = process.communicate(timeout=_LONGEST_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)  # it ends what it has started
+            told, _ = process.communicate()
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_LONGEST_SECONDS, check=False)
-        found = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, json.JSONDecodeError) as error:
+        found = json.loads(told)
+    except json.JSONDecodeError as error:
         report = Report(case.row, case.seed, case.server)
         report.require(False, f"it came to no end: {error}")  # noqa: FBT003
         return report

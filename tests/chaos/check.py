@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -19,6 +19,7 @@ GROUP = "workers"
 _RECORD = f"{QUEUE}:task:"
 _DOCUMENTED = {"sq:queues", *STREAMS, f"{QUEUE}:dead", instrument.COMMITS, instrument.REFUSED}
 _LOOK_SECONDS = 0.1
+_CLOSING_SECONDS = 5.0  # until a server has noticed that a client is gone
 
 
 class Fault(NamedTuple):
@@ -69,18 +70,19 @@ def _busy(client: redis.Redis) -> list[str]:
     return found
 
 
-def left(client: redis.Redis, *, consumers: int, letters: int = 0) -> list[str]:
+def left(client: redis.Redis, lost: Collection[str], *, consumers: int, letters: int = 0) -> list[str]:
     """List what is on the server when all is over, and should not be.
 
     Args:
         client: of the server.
+        lost: tasks that are known to be lost; what is left of them is not told again.
         consumers: so many names of dead workers may still be there; the next worker removes them after a while.
         letters: so many dead letters are expected.
     """
     found = _busy(client)
     for key in client.scan_iter("*", count=1000):
         if key.startswith(_RECORD):
-            if client.pttl(key) < 0:
+            if client.pttl(key) < 0 and key.removeprefix(_RECORD) not in lost:
                 found.append(f"the record {key} has no time to live: {client.hgetall(key)}")
         elif key not in _DOCUMENTED:
             found.append(f"the key {key}")
@@ -93,9 +95,14 @@ def left(client: redis.Redis, *, consumers: int, letters: int = 0) -> list[str]:
     return found
 
 
-def connections(client: redis.Redis) -> int:
-    """Count the connections of streamq's that the server has."""
-    return sum(one["name"] == "streamq" for one in client.client_list())
+def connections(client: redis.Redis) -> list[str]:
+    """List the connections of streamq's that the server has, and still has some seconds later."""
+    deadline = time.monotonic() + _CLOSING_SECONDS
+    while found := [f"a connection: {one}" for one in client.client_list() if one["name"] == "streamq"]:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_LOOK_SECONDS)
+    return found
 
 
 def counts(client: redis.Redis, key: str) -> dict[str, int]:
@@ -113,11 +120,11 @@ def stale(found: dict[str, dict[str, str]]) -> list[str]:
 
 
 def recoveries(lines: Sequence[Line], faults: Sequence[Fault]) -> list[float]:
-    """Measure, of each run that a fault ended, the seconds from that fault to the next run of the task."""
-    begun: defaultdict[str, list[Line]] = defaultdict(list)
+    """Measure, of each run that a fault ended, the seconds from that fault to the next run of the same attempt."""
+    begun: defaultdict[tuple[str, int], list[Line]] = defaultdict(list)
     for line in lines:
         if line.what == "begun":
-            begun[line.id].append(line)
+            begun[line.id, line.attempt].append(line)
     found = []
     for runs in begun.values():
         for run, following in pairwise(sorted(runs, key=lambda line: line.at)):

@@ -16,7 +16,7 @@ from tests.workers import ROOT, Worker, children_of, until
 
 APP = "tests.chaos.app:app"
 MISTAKES = ("never retrieved", "was destroyed", "was never awaited", " CRITICAL ")
-_MARGIN_SECONDS = 5.0  # as in streamq.worker.process
+_HANGS_SECONDS = 30.0  # after its grace; what a row asks of the time to stop is a matter of its own
 
 
 class Fleet:
@@ -109,34 +109,63 @@ class Fleet:
 
     # ---- harm
 
-    def some_worker(self) -> Worker:
-        return self._random.choice(self.workers)
+    def children(self) -> list[int]:
+        """Return the processes that run tasks, or hand them to their pools."""
+        return [pid for worker in self.workers for pid in children_of(worker.process.pid)]
 
     def kill_child(self) -> None:
         """Kill a process that runs tasks; its supervisor stays."""
-        children = children_of(self.some_worker().process.pid)
-        if children:
+        if children := self.children():
             self._kill("child killed", self._random.choice(children))
+
+    def _one_of_several(self) -> Worker:
+        """Choose a worker that is ready, and not the last one: how long Python takes to start is not what is asked."""
+        ready: list[Worker] = []
+
+        def several() -> bool:
+            ready[:] = filter(_is_ready, self.workers)
+            return len(ready) >= min(2, len(self.workers))
+
+        until(several, seconds=60, why="workers do not get ready")
+        return self._random.choice(ready)
+
+    def disturb_start(self) -> None:
+        """Start a worker, and end it by SIGTERM or SIGKILL before it is, or has long been, ready."""
+        worker = self.begin()
+        time.sleep(self._random.uniform(0.0, 1.5))
+        if self._random.random() < 0.5:
+            self._strike("SIGTERM at start", ())
+            self._send_away(worker)
+        else:
+            self._kill("killed at start", worker.process.pid)
+            worker.process.wait()
+            self._leave(worker)
 
     def kill_worker(self) -> None:
         """Kill all processes of a worker, as the loss of a machine would; another takes its place."""
-        worker = self.some_worker()
+        worker = self._one_of_several()
         self._kill("worker killed", worker.process.pid)
         worker.process.wait()
         self._leave(worker)
         self.begin()
 
-    def pool_processes(self) -> list[int]:
-        """Return the processes of the pools, which those processes have that run tasks."""
-        children = (child for worker in self.workers for child in children_of(worker.process.pid))
-        return [process for child in children for process in children_of(child)]
+    def kill_supervisor(self) -> None:
+        """Kill the supervisor of a worker alone: its processes have to end by themselves. Another takes its place."""
+        worker = self._one_of_several()
+        self.ended += len(children_of(worker.process.pid))
+        self._strike("supervisor killed", ())
+        worker.process.kill()
+        worker.process.wait()
+        self._leave(worker)
+        self.begin()
 
     def kill_pool_process(self, *, when: Callable[[int], bool]) -> bool:
         """Kill one process of a pool for which `when` holds while it stands still; False if there is none.
 
         It is stopped before it is looked at, so that what it does when it is killed is certain.
         """
-        for pid in self._random.sample(found := self.pool_processes(), len(found)):
+        pools = [pid for child in self.children() for pid in children_of(child)]
+        for pid in self._random.sample(pools, len(pools)):
             if not self._signal([pid], signal.SIGSTOP):
                 continue
             until(lambda pid=pid: _is_stopped(pid))
@@ -156,11 +185,8 @@ class Fleet:
 
     def freeze_child(self, seconds: float) -> None:
         """Stop a process that runs tasks with SIGSTOP, and have it go on after so many seconds."""
-        children = [pid for pid in children_of(self.some_worker().process.pid) if pid not in self._frozen]
-        if not children:
-            return
-        pid = self._random.choice(children)
-        if self._signal([pid], signal.SIGSTOP):
+        pid = self._random.choice([pid for pid in self.children() if pid not in self._frozen] or [0])
+        if pid and self._signal([pid], signal.SIGSTOP):
             self._frozen.add(pid)
             self._strike("frozen", [pid])
             timer = threading.Timer(seconds, self._thaw, [pid])
@@ -179,15 +205,16 @@ class Fleet:
 
     def replace_worker(self, *, wait: bool = False) -> None:
         """Stop a worker with SIGTERM; another takes its place. `wait`: not before that one is ready."""
+        worker = self._one_of_several()
         new = self.begin()
         if wait:
             new.until_logged("is ready", seconds=30)
-        worker = self._random.choice([one for one in self.workers if one is not new])
         self._strike("SIGTERM", _family(worker.process.pid))
         self._send_away(worker)
 
     def _send_away(self, worker: Worker) -> None:
         self._leave(worker)
+        expected = (0,) if _is_ready(worker) else (0, -signal.SIGTERM)  # it may not know yet what to do
         self.ended += len(children_of(worker.process.pid))
         began = time.monotonic()
         if worker.process.poll() is not None:
@@ -197,12 +224,12 @@ class Fleet:
 
         def wait() -> None:
             try:
-                code = worker.process.wait(timeout=self.grace + 3 * _MARGIN_SECONDS)
+                code = worker.process.wait(timeout=self.grace + _HANGS_SECONDS)
             except subprocess.TimeoutExpired:
                 self.problems.append("a worker did not end after SIGTERM")
                 return
             self.stops.append(time.monotonic() - began)
-            if code != 0:
+            if code not in expected:
                 self.problems.append(f"a worker ended with exit code {code} after SIGTERM")
 
         thread = threading.Thread(target=wait, daemon=True)
@@ -221,6 +248,10 @@ class Fleet:
                 os.kill(pid, number)
                 reached = True
         return reached
+
+
+def _is_ready(worker: Worker) -> bool:
+    return "is ready" in worker.log
 
 
 def _family(pid: int) -> list[int]:

@@ -87,7 +87,7 @@ def _renew_all_that_is_pending() -> None:
 
 
 def _acknowledge_before_running() -> None:
-    """Take a message off its stream when it is read, as if nothing could happen to the worker."""
+    """Take a message off its stream when it is read, as if nothing could happen to the worker. So there is no lease."""
     fetch = Fleet.fetch
 
     async def fetch_and_acknowledge(self: Fleet, count: int) -> Fetched:
@@ -98,6 +98,7 @@ def _acknowledge_before_running() -> None:
         return fetched
 
     Fleet.fetch = fetch_and_acknowledge  # type: ignore[method-assign]
+    Lease._renew = lambda _self: None  # type: ignore[method-assign]
 
 
 def _retry_as_redis_py_does() -> None:

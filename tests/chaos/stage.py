@@ -161,9 +161,8 @@ class Stage:
         report.fenced = sum(check.counts(client, instrument.REFUSED).values())
         report.reclaimed = sum(int(record.get("deaths", 0)) for record in found.values())
         report.recovered(check.recoveries(lines, self._hits))
-        report.left = check.left(client, consumers=self.fleet.ended, letters=states.get("dead", 0))
-        if open_ones := check.connections(client):
-            report.left.append(f"{open_ones} connections")
+        report.left = check.left(client, lost, consumers=self.fleet.ended, letters=states.get("dead", 0))
+        report.left += check.connections(client)
         uncommitted = [one for one in ids if one not in lost and one not in commits and found[one]["state"] != "dead"]
         expected = {"succeeded": len(ids) - sum(states.values()) - len(lost), **states}
         report.require(not lost, f"lost {len(lost)}, such as {sorted(lost)[:3]}")
