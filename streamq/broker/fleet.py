@@ -20,8 +20,8 @@ from streamq.message import Delivery, Malformed
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
 _RESCUE_BATCH = 100
 _RETIRE_MOST = 100
-# A suspect runs in a process of its own, so if the process that holds it dies, that was another's doing. But not for
-# ever: it may be the fetching of it that kills.
+# A suspect runs in a process of its own, so if the process that holds it dies or stands still, that was another's
+# doing. But not for ever: it may be the fetching of it that kills.
 _DEATHS_OF_OTHERS = 10
 _OLDEST_REDIS = 7
 
@@ -116,6 +116,15 @@ class Fleet:
         malformed = [one for one in found if type(one) is Malformed] if len(deliveries) < len(found) else []
         return Fetched(deliveries, malformed, listening)
 
+    async def keep(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+        """Start the leases of deliveries anew; returns those that still are this consumer's."""
+        kept: list[Delivery] = []
+        for stream, group in _by_stream(deliveries, lambda one: one.stream).items():
+            call = calls.renew(stream, self.consumer, [one.entry for one in group])
+            lost = await self._commands.run(call)
+            kept += [one for one in group if one.entry not in lost]
+        return kept
+
     async def interrupt(self) -> None:
         """Have the read that is under way return at once, with nothing or with what it already has."""
         if self._reader is not None:
@@ -147,8 +156,18 @@ class Fleet:
 
     async def give_back(self, deliveries: Iterable[Delivery], *, died: str = "") -> calls.GivenBack:
         """Give deliveries of this consumer back to the fleet; `died`: how the process died that ran them."""
+        return await self._give_back(_owner(self._settings, self.consumer, died), deliveries)
+
+    async def reclaim(self, deliveries: Iterable[Delivery], *, died: str) -> calls.GivenBack:
+        """Give back what was claimed from another consumer, of which is known only that it gives no sign of life."""
         given = buried = 0
-        owner = _owner(self._settings, self.consumer, died)
+        for owner, group in _blamed(_owner(self._settings, self.consumer, died), self._settings, deliveries):
+            found = await self._give_back(owner, group)
+            given, buried = given + found.given, buried + found.buried
+        return calls.GivenBack(given, buried)
+
+    async def _give_back(self, owner: calls.Owner, deliveries: Iterable[Delivery]) -> calls.GivenBack:
+        given = buried = 0
         for stream, group in _by_stream(deliveries, lambda one: one.stream).items():
             queue = self.keys.queue(group[0].message.queue)
             call = calls.give_back(queue, stream, owner, group, done=self.keys.done, ttl_ms=self.ttl_ms)
@@ -217,6 +236,17 @@ def _owner(settings: Settings, consumer: str, died: str) -> calls.Owner:
     return calls.Owner(consumer, died, most, json.dumps(error, separators=(",", ":")).encode())
 
 
+def _blamed(
+    owner: calls.Owner, settings: Settings, deliveries: Iterable[Delivery]
+) -> list[tuple[calls.Owner, list[Delivery]]]:
+    """Divide what a process held that has died, or seems to have, by how many deaths are too many."""
+    by_suspicion: dict[bool, list[Delivery]] = {False: [], True: []}
+    for one in deliveries:
+        by_suspicion[is_suspect(one.deaths, settings.max_deaths)].append(one)
+    lenient = owner._replace(max_deaths=owner.max_deaths + _DEATHS_OF_OTHERS)
+    return [(lenient if suspect else owner, group) for suspect, group in by_suspicion.items() if group]
+
+
 class Renewals:
     """Renews leases, from a thread and over a connection of its own."""
 
@@ -267,13 +297,9 @@ def _rescue_some(
     held = connection.run(calls.held_by(queue, stream, owner.consumer, _RESCUE_BATCH))
     # What cannot be read stays pending: the next reclaim buries it.
     good = [one for one in held if isinstance(one, Delivery)]
-    suspects = [one for one in good if is_suspect(one.deaths, settings.max_deaths)]
-    others = [one for one in good if not is_suspect(one.deaths, settings.max_deaths)]
-    lenient = owner._replace(max_deaths=owner.max_deaths + _DEATHS_OF_OTHERS)
     done, ttl_ms = Keys(settings.namespace).done, round(settings.result_ttl * 1000)
     given = buried = 0
-    for by, group in ((owner, others), (lenient, suspects)):
-        if group:
-            moved = connection.run(calls.give_back(queue, stream, by, group, done=done, ttl_ms=ttl_ms))
-            given, buried = given + moved.given, buried + moved.buried
+    for by, group in _blamed(owner, settings, good):
+        moved = connection.run(calls.give_back(queue, stream, by, group, done=done, ttl_ms=ttl_ms))
+        given, buried = given + moved.given, buried + moved.buried
     return calls.GivenBack(given, buried) if given or buried else None

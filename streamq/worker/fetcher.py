@@ -37,13 +37,21 @@ class Fetcher:
     """Moves messages from the streams to the executor."""
 
     def __init__(
-        self, fleet: Fleet, executor: Executor, holdings: Holdings, outage: Outage, counters: Counters
+        self,
+        fleet: Fleet,
+        executor: Executor,
+        holdings: Holdings,
+        outage: Outage,
+        *,
+        counters: Counters,
+        lease_seconds: float,
     ) -> None:
         self._fleet = fleet
         self._holdings = holdings
         self._executor = executor
         self._outage = outage
         self._counters = counters
+        self._lease_seconds = lease_seconds
         self._stopping = False
 
     async def run(self) -> None:
@@ -54,8 +62,11 @@ class Fetcher:
             if room <= 0:
                 await self._holdings.progress()
                 continue
+            asked = time.monotonic()
             try:
                 fetched = await self._fleet.fetch(room)
+                if time.monotonic() - asked > self._lease_seconds / 2:
+                    fetched = await self._without_what_is_anothers(fetched)
                 await self._attend(fetched)
             except BrokerError as error:
                 self._outage.noticed(error)
@@ -64,6 +75,18 @@ class Fetcher:
             else:
                 self._outage.over()
                 backoff.reset()
+
+    async def _without_what_is_anothers(self, fetched: Fetched) -> Fetched:
+        """Leave out what others have taken over: no lease is renewed of what lies unread while the loop is blocked."""
+        try:
+            kept = await self._fleet.keep(fetched.deliveries)
+        except BrokerError as error:
+            self._outage.noticed(error)
+            return fetched  # what is another's will be refused
+        if lost := len(fetched.deliveries) - len(kept):
+            self._counters["leases_lost", ""] += lost
+            _log.warning("%d messages went to other workers before this one came to read them", lost)
+        return fetched._replace(deliveries=kept)
 
     async def _attend(self, fetched: Fetched) -> None:
         runs = self._executor.hold(fetched.deliveries)

@@ -93,7 +93,7 @@ class Reaper:
     async def _pass_on(self, stream: str, claimed: Claimed) -> None:
         mine = [one for one in claimed.deliveries if (one.stream, one.entry) not in self._holdings]
         good = (one for one in mine if isinstance(one, Delivery))
-        given, buried = await self._fleet.give_back(good, died=self._died)
+        given, buried = await self._fleet.reclaim(good, died=self._died)
         if buried:
             _log.error("%d tasks under which too many workers have died are dead letters now", buried)
         if given:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
+import re
+import signal
 import time
 
 from tenacity import stop_after_attempt, wait_fixed
@@ -46,3 +49,69 @@ async def third_time(seconds: float = 0.0) -> int:
         if current().attempt < 3:
             raise ConnectionError("not yet")
         return fence
+
+
+# ---- what a task may do to its process
+
+
+def _spin(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+def _hold_interpreter(seconds: float) -> None:
+    """Look for what is not there, in one call of C code, which lets no other thread run."""
+    pattern, some = re.compile("a*a*a*b"), 300
+    began = time.thread_time()
+    pattern.match("a" * some)
+    took = time.thread_time() - began
+    pattern.match("a" * round(some * (seconds / took) ** (1 / 3)))  # its time grows with the third power
+
+
+_BLOCKS = {"sleep": time.sleep, "busy": _spin, "regex": _hold_interpreter}
+
+
+@app.task
+async def blocking(how: str, seconds: float, seconds_again: float) -> int:
+    """Hold up the event loop; when it is delivered again, for another time."""
+    with counted() as fence:
+        _BLOCKS[how](seconds if fence == 0 else seconds_again)
+        return fence
+
+
+def _die(how: str) -> None:
+    match how:
+        case "crash":
+            ctypes.string_at(0)
+        case "exit":
+            os._exit(7)
+        case "out of memory":
+            os.kill(os.getpid(), signal.SIGKILL)  # as the kernel does then
+
+
+@app.task
+async def poison_on_loop(how: str) -> int:
+    with counted() as fence:
+        _die(how)
+        return fence
+
+
+@app.task
+def poison_in_thread(how: str) -> int:
+    with counted() as fence:
+        _die(how)
+        return fence
+
+
+@app.task(pool="process")
+def poison_in_process(how: str) -> int:
+    with counted() as fence:
+        _die(how)
+        return fence
+
+
+@app.task(retry=Retry(stop=stop_after_attempt(3), wait=wait_fixed(0.1)))
+async def never(_seconds: float = 0.0) -> int:
+    with counted():
+        raise ConnectionError("never")

@@ -159,10 +159,22 @@ class Fleet:
         self._leave(worker)
         self.begin()
 
-    def kill_pool_process(self) -> None:
-        """Kill one process of the pool that a process which runs tasks has."""
-        if pools := [pid for child in self.children() for pid in children_of(child)]:
-            self._kill("pool process killed", self._random.choice(pools))
+    def kill_pool_process(self, *, when: Callable[[int], bool]) -> bool:
+        """Kill one process of a pool for which `when` holds while it stands still; False if there is none.
+
+        It is stopped before it is looked at, so that what it does when it is killed is certain.
+        """
+        pools = [pid for child in self.children() for pid in children_of(child)]
+        for pid in self._random.sample(pools, len(pools)):
+            if not self._signal([pid], signal.SIGSTOP):
+                continue
+            until(lambda pid=pid: _is_stopped(pid))
+            if when(pid):
+                self._strike("pool process killed", [pid])
+                self._signal([pid], signal.SIGKILL)
+                return True
+            self._signal([pid], signal.SIGCONT)
+        return False
 
     def _kill(self, kind: str, pid: int) -> None:
         """Kill a process and all below it."""
@@ -245,3 +257,12 @@ def _is_ready(worker: Worker) -> bool:
 def _family(pid: int) -> list[int]:
     """Return a process and all below it."""
     return [pid, *(one for child in children_of(pid) for one in _family(child))]
+
+
+def _is_stopped(pid: int) -> bool:
+    """Tell whether a process stands still, for ever or because of SIGSTOP."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return True
+    return state in "TZX"

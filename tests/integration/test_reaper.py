@@ -13,6 +13,7 @@ from streamq.broker.fleet import Fleet
 from streamq.config import Settings
 from streamq.lifecycle import State
 from streamq.worker import reaper
+from streamq.worker.fetcher import Fetcher
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Outage
@@ -72,6 +73,21 @@ async def test_a_sweep_is_bounded_and_the_next_goes_on(any_server, basic, fleets
     assert all(result.record().deaths == 1 for result in results)
 
 
+async def test_a_sweep_does_not_bury_a_suspect_for_what_others_do(any_server, basic, fleets, connection):
+    """It runs in a process of its own: if the worker that has it stands still, that is another's doing; to a limit."""
+    result = basic.add.delay(1, 1)
+    dead, sweeper = await fleets("dead"), reaper_of(await fleets("alive"))
+    deaths = []
+    while result.status() is not State.DEAD:
+        await fetch_all(dead, 1)
+        for stream in sweeper._fleet.streams:
+            await sweeper.sweep(stream)
+        deaths.append(result.record().deaths)
+    assert deaths == list(range(1, 3 + 10 + 1))
+    assert result.forget()
+    assert basic.app.dead_letters.purge() == 1
+
+
 async def test_a_sweep_leaves_what_its_own_worker_runs(any_server, basic, fleets, connection):
     """Even if its lease has run out: nobody knows better that it goes on."""
     result = basic.add.delay(1, 1)
@@ -99,6 +115,38 @@ async def test_a_sweep_of_a_stream_that_has_vanished(any_server, basic, fleets, 
     await fetch_all(await fleets("dead"), 1)
     await sweeper.sweep(READY)
     assert pending(connection) == 0
+
+
+class Begun(list):
+    """Stands for what runs messages; takes down their ids."""
+
+    def room(self):
+        return 10
+
+    def hold(self, deliveries):
+        return deliveries
+
+    def begin(self, deliveries):
+        self += [one.message.id for one in deliveries]
+
+
+async def test_what_lay_unread_and_is_anothers_is_not_begun(any_server, basic, fleets, connection):
+    """The server has answered, but the event loop was blocked for longer than a lease, so that nobody renewed."""
+    blocked = await fleets("blocked")
+    blocked._block_ms = 5000
+    begun, counters = Begun(), Counters()
+    fetcher = Fetcher(blocked, begun, Holdings(), Outage(), counters=counters, lease_seconds=0.0)
+    fetching = asyncio.create_task(fetcher.run())
+    await asyncio.to_thread(until, lambda: b"xreadgroup" in connection.client.execute_command("CLIENT", "LIST"))
+    first, second = basic.app.enqueue_many([basic.add.s(1, 1), basic.add.s(2, 2)])
+    entry = connection.client.execute_command("XRANGE", READY, "-", "+")[0][0]
+    connection.client.execute_command("XCLAIM", READY, GROUP, "another", 0, entry)
+    await asyncio.to_thread(until, lambda: begun)
+    await fetcher.stop()
+    await fetching
+    assert begun == [second.id]
+    assert counters["leases_lost", ""] == 1
+    assert [one.forget() for one in (first, second)] == [True, True]
 
 
 async def come_and_go(fleet, basic):
