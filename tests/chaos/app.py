@@ -16,6 +16,7 @@ from tests.chaos import instrument
 from tests.chaos.ledger import counted
 
 MAX_DEATHS = "CHAOS_MAX_DEATHS"  # environment variable
+RELEASE = "CHAOS_RELEASE"  # environment variable: "old" does not have all tasks
 
 instrument.apply()
 app = StreamQ(max_deaths=int(os.environ.get(MAX_DEATHS, "100")))
@@ -115,3 +116,20 @@ def poison_in_process(how: str) -> int:
 async def never(_seconds: float = 0.0) -> int:
     with counted():
         raise ConnectionError("never")
+
+
+@app.task
+async def again_later(seconds: float) -> int:
+    with counted() as fence:
+        if current().attempt < 3:
+            current().retry(countdown=seconds)
+        return fence
+
+
+if os.environ.get(RELEASE) != "old":
+
+    @app.task
+    async def new_in_release(seconds: float = 0.0) -> int:
+        with counted() as fence:
+            await asyncio.sleep(seconds)
+            return fence

@@ -203,9 +203,9 @@ class Fleet:
             self._frozen.discard(pid)
             self._signal([pid], signal.SIGCONT)
 
-    def replace_worker(self, *, wait: bool = False) -> None:
-        """Stop a worker with SIGTERM; another takes its place. `wait`: not before that one is ready."""
-        worker = self._one_of_several()
+    def replace_worker(self, worker: Worker | None = None, *, wait: bool = False) -> None:
+        """Stop this worker, or any, with SIGTERM; another takes its place. `wait`: not before that one is ready."""
+        worker = worker or self._one_of_several()
         new = self.begin()
         if wait:
             new.until_logged("is ready", seconds=30)

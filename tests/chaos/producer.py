@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from streamq.config import Durability
 from streamq.errors import BrokerError
 
 _AGAIN_SECONDS = 60.0
@@ -14,10 +15,19 @@ _PAUSE_SECONDS = 0.05  # after an error
 
 
 class Order(NamedTuple):
-    """A call to be enqueued: a task of `app` by the name of its function, and its arguments."""
+    """A call to be enqueued: a task of `app` by the name of its function, its arguments, and how it is sent."""
 
     task: str
     args: tuple[Any, ...] = ()
+    countdown: float | None = None
+    durability: Durability | None = None
+
+
+class Sent(NamedTuple):
+    """A call that was tried, for the first time `at` this time of this machine's clock."""
+
+    order: Order
+    at: float
 
 
 class Producer:
@@ -25,16 +35,20 @@ class Producer:
 
     Args:
         app: the module of the tasks.
+        prefix: of the ids.
 
     Attributes:
         acknowledged: ids of the tasks whose enqueue returned.
+        sent: by id, what was tried.
         errors: by type, how often an enqueue raised; it was sent again under the same id, as the manual says.
     """
 
-    def __init__(self, app: Any) -> None:
+    def __init__(self, app: Any, prefix: str = "t") -> None:
         self.acknowledged: list[str] = []
+        self.sent: dict[str, Sent] = {}
         self.errors: list[str] = []
         self._app = app
+        self._prefix = prefix
         self._threads: list[threading.Thread] = []
         self._count = 0
 
@@ -43,7 +57,7 @@ class Producer:
         ids = []
         for order in orders:
             self._count += 1
-            ids.append(f"t{self._count}")
+            ids.append(f"{self._prefix}{self._count}")
             self._send_one(order, ids[-1])
         return ids
 
@@ -56,7 +70,7 @@ class Producer:
             for number in range(offset, len(orders), threads):
                 pause = began + seconds * number / len(orders) - time.monotonic()
                 time.sleep(max(0.0, pause))
-                self._send_one(orders[number], f"t{first + number + 1}")
+                self._send_one(orders[number], f"{self._prefix}{first + number + 1}")
 
         self._threads += [threading.Thread(target=produce, args=(n,), daemon=True) for n in range(threads)]
         for thread in self._threads:
@@ -64,7 +78,9 @@ class Producer:
 
     def _send_one(self, order: Order, task_id: str) -> None:
         deadline = time.monotonic() + _AGAIN_SECONDS
-        sender = getattr(self._app, order.task).using(task_id=task_id)
+        task = getattr(self._app, order.task)
+        sender = task.using(task_id=task_id, countdown=order.countdown, durability=order.durability)
+        self.sent[task_id] = Sent(order, time.time())
         while time.monotonic() < deadline:
             try:
                 sender.delay(*order.args)

@@ -22,9 +22,12 @@ class Server:
 
     Attributes:
         url: where it is, now and after a restart.
+        way: the URL for workers and producers, if it does not lead through the proxy.
         client: a client of the campaign's own.
         version: what it calls itself.
     """
+
+    way: str | None = None
 
     def __init__(self, name: str, folder: Path, **options: str) -> None:
         self.name = name
@@ -40,9 +43,7 @@ class Server:
         except AssertionError:
             self.close()
             raise
-        info = self.client.info("server")
-        kind = "valkey" if "valkey_version" in info else "redis"
-        self.version = f"{kind} {info.get('valkey_version') or info['redis_version']}"
+        self.version = version_of(self.client)
 
     def begin(self) -> None:
         """Start it for the first time, or again."""
@@ -108,6 +109,13 @@ class Container(Server):
         self._container.remove(v=True, force=True)
         self._docker.close()
         self.client.close()
+
+
+def version_of(client: redis.Redis) -> str:
+    """Ask a server what it calls itself."""
+    info = client.info("server")
+    kind = "valkey" if "valkey_version" in info else "redis"
+    return f"{kind} {info.get('valkey_version') or info['redis_version']}"
 
 
 def start(name: str, folder: Path, **options: str) -> Server:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from tests.chaos import check, instrument, ledger, server
 from tests.chaos.fleet import Fleet
 from tests.chaos.producer import Producer
 from tests.chaos.report import Report
+from tests.chaos.server import Server
 from tests.proxy import Fault, Proxy
 
 _NETWORK = {
@@ -56,12 +57,14 @@ class Stage:
     Args:
         case: what is played.
         max_deaths: of the app; by default so many that chance does not lead to a dead letter.
+        start: starts the server.
         options: of the server's configuration; by default it keeps what it has acknowledged through a kill.
 
     Attributes:
         random: the source of all chance.
         server: the campaign's own way to the server.
         proxy: the way that workers and producer take.
+        folder: for all that the row writes.
         fleet: the workers; none runs yet.
         producer: enqueues.
         app: the module of the tasks.
@@ -69,23 +72,26 @@ class Stage:
         failed: logs and ledger are kept.
     """
 
-    def __init__(self, case: Case, *, max_deaths: int = 100, **options: str) -> None:
+    def __init__(
+        self, case: Case, *, max_deaths: int = 100, start: Callable[..., Server] = server.start, **options: str
+    ) -> None:
         self.case = case
         self.random = random.Random(f"{case.row} {case.seed}")  # noqa: S311 - it must be repeatable
         self.faults: Counter[str] = Counter()
         self._hits: list[check.Fault] = []
         self._began = time.monotonic()
-        self._folder = Path(tempfile.mkdtemp(prefix=f"streamq-chaos-{case.row.replace(' ', '-')}-", dir="/tmp"))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"streamq-chaos-{case.row.replace(' ', '-')}-", dir="/tmp"))
         self.failed = True
-        self.server = server.start(case.server, self._folder, **options)
+        self.server = start(case.server, self.folder, **options)
         self.proxy = Proxy(self.server.url)
         self._max_deaths = max_deaths
 
     def __enter__(self) -> Self:
         self.proxy.__enter__()
-        self._ledger = self._folder / "ledger"
+        self._ledger = self.folder / "ledger"
+        url = self.server.way or self.proxy.url
         os.environ |= {
-            "STREAMQ_URL": self.proxy.url,
+            "STREAMQ_URL": url,
             ledger.PATH: str(self._ledger),
             "CHAOS_MAX_DEATHS": str(self._max_deaths),
         }
@@ -94,7 +100,7 @@ class Stage:
         proxies.SCRIPTS |= instrument.names()
         self.app = app
         self.producer = Producer(app)
-        self.fleet = Fleet(self.proxy.url, str(self._ledger), self.random, self.strike)
+        self.fleet = Fleet(url, str(self._ledger), self.random, self.strike)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -103,10 +109,10 @@ class Stage:
         self.proxy.__exit__()
         self.server.close()
         if self.failed:
-            self.fleet.keep_logs(self._folder)
-            print(f"row {self.case.row}: logs and ledger are in {self._folder}", file=sys.stderr)  # noqa: T201
+            self.fleet.keep_logs(self.folder)
+            print(f"row {self.case.row}: logs and ledger are in {self.folder}", file=sys.stderr)  # noqa: T201
         else:
-            shutil.rmtree(self._folder)
+            shutil.rmtree(self.folder)
 
     def strike(self, kind: str, pids: Iterable[int] = ()) -> None:
         """Note a fault, and the processes whose runs it ended or held up."""
