@@ -49,7 +49,10 @@ class Line:
         """Ask to stop when the supervisor is gone, and to hurry when it says so."""
 
         def readable() -> None:
-            said = self._socket.recv(4096)
+            try:
+                said = self._socket.recv(4096)
+            except OSError:  # the supervisor was killed, and had not read all that was said to it
+                said = b""
             if HURRY in said:
                 stop.hurry()
             elif not said:

@@ -98,7 +98,11 @@ def left(client: redis.Redis, lost: Collection[str], *, consumers: int, letters:
 def connections(client: redis.Redis) -> list[str]:
     """List the connections of streamq's that the server has, and still has some seconds later."""
     deadline = time.monotonic() + _CLOSING_SECONDS
-    while found := [f"a connection: {one}" for one in client.client_list() if one["name"] == "streamq"]:
+    while found := [
+        f"a connection, {one['age']} s old, that last sent {one['cmd']}"
+        for one in client.client_list()
+        if one["name"] == "streamq"
+    ]:
         if time.monotonic() > deadline:
             break
         time.sleep(_LOOK_SECONDS)

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.workers import ROOT, Worker, children_of, until
 
 APP = "tests.chaos.app:app"
-MISTAKES = ("never retrieved", "was destroyed", "was never awaited", " CRITICAL ")
+MISTAKES = ("never retrieved", "was destroyed", "was never awaited", " CRITICAL ", " asyncio: ")
 _HANGS_SECONDS = 30.0  # after its grace; what a row asks of the time to stop is a matter of its own
 
 
