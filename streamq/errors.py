@@ -98,7 +98,7 @@ class ResultError(StreamqError):
 
 
 class UnknownTaskId(ResultError):
-    """No record under this id: never enqueued, expired, or forgotten."""
+    """No record under this id: never enqueued, expired, forgotten, or its message was deleted by hand."""
 
 
 class ResultTimeout(ResultError):

@@ -66,7 +66,8 @@ class AsyncResult(Generic[R]):
         Raises:
             TaskFailed: the task ended with an error; classes listed in the task's ``raises`` come as themselves.
             ResultTimeout: it has not ended in time; it goes on.
-            UnknownTaskId: there is no record of this id: never enqueued, expired, or forgotten.
+            UnknownTaskId: there is no record of this id: never enqueued, expired, or forgotten. Or its message was
+                deleted from Redis by hand: then the record goes too, and the id can be enqueued again.
             ResultDecodeError: the stored result does not fit the return annotation.
             BrokerError: Redis cannot be asked.
         """
