@@ -165,12 +165,14 @@ class Proxy:
         self._ready.set()
         await self._stop.wait()
         server.close()
-        await _end(*self._lines)
+        while self._lines:
+            await _end(*self._lines)
 
     def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = asyncio.create_task(self._relay(reader, writer))
         self._lines.add(line)
         line.add_done_callback(self._lines.discard)
+        line.add_done_callback(lambda _line: writer.close())  # also if it was ended before it had begun
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until it or the server goes, or a fault ends it."""
@@ -185,8 +187,6 @@ class Proxy:
                 line.close()
         except OSError:
             pass  # the server is away, and so the client has to see
-        finally:
-            writer.close()
 
     def _note(self, name: str) -> Strike | None:
         """Take down a call, and find out what is to happen to it."""
