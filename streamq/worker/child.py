@@ -76,7 +76,7 @@ async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
             return
         state = await stack.enter_async_context(job.lifespan) if job.lifespan else None
         child = _Child(job, fleet, outage, state)
-        stop.before_quitting = child.stacks.print_tasks
+        stop.before_quitting = child.show_stacks
         child.start()
         ready(server)
         await child.until(stop)
@@ -158,9 +158,9 @@ class _Child:
             fleet, self._holdings, self._lease, outage, counters=self._counters, lease_seconds=worker.lease
         )
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
-        self.stacks = Stacks(self._holdings)
+        self._stacks = Stacks(self._holdings)
         reporter = Reporter(worker, self._executor, outage, self._counters)
-        self._watchdog = Watchdog(self.stacks, reporter, self._counters, job.say, worker.stuck_after)
+        self._watchdog = Watchdog(self._stacks, reporter, self._counters, job.say, worker.stuck_after)
 
     def start(self) -> None:
         self._lease.start()
@@ -183,6 +183,11 @@ class _Child:
             if service.done() and (error := service.exception()):
                 _log.critical("the %s stopped", service.get_name(), exc_info=error)
                 raise error
+
+    def show_stacks(self) -> None:
+        """Show where everything is, here and in the processes of the pool; from a signal handler."""
+        self._stacks.print_tasks()
+        self._processes.show_stacks()
 
     def _lost_in_thread(self, stream: str, entry: bytes) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed

@@ -200,6 +200,11 @@ class ProcessPool:
         if run in self._busy:
             self._busy[run].say(pack({"lost": True}))
 
+    def show_stacks(self) -> None:
+        """Have all processes write their stacks to standard error; from a signal handler."""
+        for process in (*self._idle, *self._busy.values()):
+            process.process.send_signal(signal.SIGQUIT)
+
     async def close(self) -> None:
         """End all processes, those that are idle in order."""
         for process in self._busy.values():

@@ -195,6 +195,18 @@ async def test_a_run_that_is_cancelled_takes_its_process_along(tmp_path):
             await eventually(lambda: not [pid for pid in children_of(os.getpid()) if is_runner(pid)])
 
 
+async def test_processes_show_where_they_are(tmp_path, capfd):
+    """As at a SIGQUIT of their worker; what they run goes on."""
+    marker, ready, shown = tmp_path / "marker", tmp_path / "ready", []
+    async with open_pool() as pool:
+        running = asyncio.create_task(pool.call("until_file", marker, ready))
+        await eventually(marker.exists)
+        pool.show_stacks()
+        await eventually(lambda: shown.append(capfd.readouterr().err) or "in until_file" in "".join(shown))
+        ready.touch()
+        assert isinstance(await running, Succeeded)
+
+
 # ---- replacement
 
 
