@@ -6,14 +6,13 @@
 -- KEYS: record, ready stream, returned stream
 -- ARGV: client
 -- Returns the record's fields and values; none if there is no record.
---@include vanished
 local record, client = KEYS[1], ARGV[1]
 local fields = redis.call('HGETALL', record)
 if #fields == 0 then return fields end
 local known = {}
 for i = 1, #fields, 2 do known[fields[i]] = fields[i + 1] end
 local stream = known.stream == 'returned' and KEYS[3] or KEYS[2]
-if has_vanished(known.state, stream, known.entry) then
+if known.state == 'queued' and known.entry and not redis.call('XRANGE', stream, known.entry, known.entry)[1] then
   redis.call('DEL', record)
   return {}
 end
