@@ -183,8 +183,8 @@ class Proxy:
             try:
                 await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             finally:
+                line.close()  # first: this may be ended for good while it ends both
                 await _end(*both)
-                line.close()
         except OSError:
             pass  # the server is away, and so the client has to see
 
