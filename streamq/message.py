@@ -1,9 +1,9 @@
 """Messages: one call of a task on its way, and one hand-over of it to a worker.
 
-A message is a stream entry with the fields ``id``, ``task`` and ``args``, and after a return to the queue also
-``fence`` (how often it was returned), ``at`` (ms, when it was first enqueued), ``attempt`` (which run that counts is
-next), ``since`` (ms, when the first of them could begin) and ``deaths`` (how many workers died under it). The field
-``v`` is there only if the message has a version other than 1. Unknown fields are kept.
+A message is a stream entry with the fields ``id``, ``task`` and ``args``, with ``options`` if workers are to heed some,
+and after a return to the queue also ``fence`` (how often it was returned), ``at`` (ms, when it was first enqueued),
+``attempt`` (which run that counts is next), ``since`` (ms, when the first of them could begin) and ``deaths`` (how many
+workers died under it). The field ``v`` is there only if its version is another than 1. Unknown fields are kept.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Message(NamedTuple):
         queue: where it waits.
         args: the arguments as `codec` encodes them.
         delay_ms: how long it waits, from the enqueue on, before a worker may have it.
+        options: what else of its enqueue workers are to heed, as `sending` encodes it; most messages have none.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Message(NamedTuple):
     queue: str
     args: bytes
     delay_ms: int = 0
+    options: bytes = b""
 
 
 class Delivery(NamedTuple):
@@ -92,7 +94,13 @@ def read_entry(queue: str, stream: str, entry: bytes, fields: Sequence[bytes] | 
         if missing := [name.decode() for name in needed if name not in named]:
             return Malformed(queue, stream, entry, f"has no {', '.join(missing)}", _readable(named.get(b"id")))
         task_id = named[b"id"]
-        message = Message(task_id.decode("ascii"), named.get(b"task", b"").decode(), queue, named.get(b"args", b""))
+        message = Message(
+            task_id.decode("ascii"),
+            named.get(b"task", b"").decode(),
+            queue,
+            named.get(b"args", b""),
+            options=named.get(b"options", b""),
+        )
         return Delivery(
             message,
             stream,

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, ParamSpec, TypeVar, cast
+from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.producer import Broker
 from streamq.codec import CallCodec, ResultCodec
@@ -23,6 +23,7 @@ from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurab
 from streamq.message import Delivery, Message
 from streamq.results import AsyncResult
 from streamq.retry import Retry
+from streamq.sending import SendOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -100,13 +101,14 @@ class Sender(Generic[P, R]):
     def __init__(
         self,
         task: Task[P, R],
-        queue: str,
+        *,
+        queue: str | None = None,
         task_id: str | None = None,
         countdown: float | None = None,
         durability: Durability | None = None,
     ) -> None:
         self.task = task
-        self.queue = check_name("queue", queue)
+        self.queue = check_name("queue", task.options.queue if queue is None else queue)
         self.task_id = None if task_id is None else check_task_id(task_id)
         is_number = isinstance(countdown, (int, float)) and not isinstance(countdown, bool)
         if countdown is not None and not (is_number and 0 <= countdown <= _LONGEST_COUNTDOWN):
@@ -186,10 +188,10 @@ class Task(Sender[P, R]):
 
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
         functools.update_wrapper(cast("Any", self), function)
-        super().__init__(self, options.queue)
+        self.options = options
+        super().__init__(self)
         self.name = options.name
         self.function = function
-        self.options = options
         self.is_async = inspect.iscoroutinefunction(function)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
         self.call_codec = CallCodec(options.name, function, bind=options.bind)
@@ -201,17 +203,11 @@ class Task(Sender[P, R]):
         """Where calls of this task go: through its app, or through the current one."""
         return self._broker or _current_broker()
 
-    def using(
-        self,
-        *,
-        queue: str | None = None,
-        task_id: str | None = None,
-        countdown: float | None = None,
-        durability: Durability | None = None,
-    ) -> Sender[P, R]:
+    def using(self, **options: Unpack[SendOptions]) -> Sender[P, R]:
         """Choose options for calls, keeping the types of the arguments.
 
         Args:
+            options: as follows.
             queue: another queue than the task's own.
             task_id: an id of your own; as long as its record lives, enqueueing it again does nothing.
             countdown: seconds to wait before a worker may have it.
@@ -221,35 +217,25 @@ class Task(Sender[P, R]):
         Raises:
             ConfigError: one of them cannot be used.
         """
-        return Sender(self, self.queue if queue is None else queue, task_id, countdown, durability)
+        return Sender(self, **options)
 
     def apply_async(
         self,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-        *,
-        queue: str | None = None,
-        task_id: str | None = None,
-        countdown: float | None = None,
-        durability: Durability | None = None,
+        **options: Unpack[SendOptions],
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form: ``using(...).delay(*args, **kwargs)`` without the types."""
-        sender = self.using(queue=queue, task_id=task_id, countdown=countdown, durability=durability)
-        return cast("Sender[..., R]", sender).delay(*args, **(kwargs or {}))
+        return cast("Sender[..., R]", self.using(**options)).delay(*args, **(kwargs or {}))
 
     async def aapply_async(
         self,
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
-        *,
-        queue: str | None = None,
-        task_id: str | None = None,
-        countdown: float | None = None,
-        durability: Durability | None = None,
+        **options: Unpack[SendOptions],
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form, as `apply_async` does."""
-        sender = self.using(queue=queue, task_id=task_id, countdown=countdown, durability=durability)
-        return await cast("Sender[..., R]", sender).adelay(*args, **(kwargs or {}))
+        return await cast("Sender[..., R]", self.using(**options)).adelay(*args, **(kwargs or {}))
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function here and now; a bound one gets a context that was never delivered."""

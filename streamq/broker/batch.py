@@ -23,7 +23,8 @@ def enqueue_all(keys: Keys, messages: Sequence[Message]) -> Call[set[str]]:
     for message in messages:
         queue = keys.queue(message.queue)
         words += (queue.ready, queue.delayed, queue.record(message.id))
-        args += (queue.events, queue.name, message.id, message.task, message.args, message.delay_ms)
+        args += (queue.events, queue.name, message.id, message.task, message.args)
+        args += (message.delay_ms, message.options)
 
     def read(reply: list[int]) -> set[str]:
         return {messages[position].queue for position in reply}

@@ -65,7 +65,7 @@ def enqueue(queue: QueueKeys, messages: Iterable[Message]) -> Call[Enqueued]:
     args: list[Word] = [GROUP, queue.events, queue.name]
     for message in messages:
         keys.append(queue.record(message.id))
-        args += (message.id, message.task, message.args, message.delay_ms)
+        args += (message.id, message.task, message.args, message.delay_ms, message.options)
     return Call(("EVALSHA", _ENQUEUE.digest, len(keys), *keys, *args), _read_enqueued, _ENQUEUE)
 
 

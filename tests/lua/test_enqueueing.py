@@ -7,6 +7,7 @@ import pytest
 from streamq.broker import calls
 from streamq.errors import BrokerReset
 from streamq.message import Message
+from tests.lua.conftest import ERROR
 
 
 def test_a_message_is_an_entry_and_a_record(q):
@@ -187,3 +188,20 @@ def test_promoting_to_a_key_of_another_type_loses_nothing(q):
     with pytest.raises(BrokerReset):
         q.run(calls.promote(q.queue, ["1"]))
     assert q.delayed() == {"1": 1}
+
+
+@pytest.mark.parametrize("delay_ms", [0, 60_000])
+def test_options_travel_with_their_message(q, delay_ms):
+    """Through the delayed set, a retry, and a return to the queue."""
+    options = b'{"ordering_key":"K"}'
+    q.run(calls.enqueue(q.queue, [Message("1", "shop.buy", "q", b"[]", delay_ms, options)]))
+    q.make_due("1")
+    q.run(calls.promote(q.queue, ["1"]))
+    (delivery,) = q.fetch()
+    assert delivery.message.options == options
+    q.park(delivery, error=ERROR)
+    q.make_due("1")
+    q.run(calls.promote(q.queue, ["1"]))
+    (again,) = q.fetch()
+    q.give_back(again)
+    assert [one.message.options for one in q.fetch()] == [options]

@@ -2,7 +2,7 @@
 -- Puts new messages on their queues, all or none: looks first whether anything could fail. An id that has a record is
 -- left as it is, so sending again is safe. Of all scripts the only one whose keys may be of several queues.
 -- KEYS: for each message: ready stream, delayed set, record
--- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms
+-- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms, options
 -- Returns the positions of the messages whose queues are new, or whose ids have records already: the reply that said
 -- that the queue is new may have got lost.
 --@include events
@@ -14,7 +14,7 @@ local function find_forbidden()
     if not redis.acl_check_cmd(command, KEYS[1], '*', 'a', 'b') then return command end
   end
   if not redis.acl_check_cmd('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') then return 'XGROUP' end
-  for at = 2, listening and #ARGV or 0, 6 do
+  for at = 2, listening and #ARGV or 0, 7 do
     local channel = ARGV[at] .. ARGV[at + 3] .. ':' .. (tonumber(ARGV[at + 5]) > 0 and 'delayed' or 'queued')
     if not redis.acl_check_cmd('PUBLISH', channel, '') then return 'PUBLISH to ' .. channel end
   end
@@ -30,13 +30,13 @@ for i = 1, #KEYS do
 end
 local noted = {}
 for i = 1, #KEYS, 3 do
-  local stream, delayed, record, at = KEYS[i], KEYS[i + 1], KEYS[i + 2], 2 * i
-  local channels, queue, id, task, args, delay = unpack(ARGV, at, at + 5)
+  local stream, delayed, record, at = KEYS[i], KEYS[i + 1], KEYS[i + 2], (7 * i - 1) / 3
+  local channels, queue, id, task, args, delay, options = unpack(ARGV, at, at + 6)
   if redis.call('EXISTS', stream) == 0 then
     redis.call('XGROUP', 'CREATE', stream, ARGV[1], '0', 'MKSTREAM')
     noted[#noted + 1] = (i - 1) / 3
   end
-  if not put(stream, delayed, record, channels, queue, id, task, args, tonumber(delay)) then
+  if not put(stream, delayed, record, channels, queue, id, task, args, tonumber(delay), options) then
     noted[#noted + 1] = (i - 1) / 3
   end
 end
