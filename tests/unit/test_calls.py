@@ -74,7 +74,7 @@ REGISTER = calls.register_queues(KEYS, ["a", "b"])
 # The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
 OTHERS = [message._replace(queue=f"orders.{number}") for number, message in enumerate(MESSAGES)]
 LOCKED = [message._replace(terms=Terms(Lock("shop.buy:1a", "running", 1000))) for message in MESSAGES]
-SEEN = {message.id: f"5:{{x}}:{message.id}" for message in LOCKED}
+SEEN = batch.Put(set(), {}, {position: f"5:{{x}}:{message.id}" for position, message in enumerate(LOCKED)}, {})
 SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
     "enqueue_all": [
         *(batch.enqueue_all(KEYS, messages) for messages in (MESSAGES, OTHERS, [])),
