@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from streamq.results import AsyncResult
     from streamq.retry import Retry
     from streamq.tasks import Signature, Task
+    from streamq.uniqueness import by
 
 __version__ = "0.1.0"
 
@@ -78,6 +79,7 @@ __all__ = [
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
+    "by",
     "current",
     "task",
 ]
@@ -90,6 +92,7 @@ _HOMES = {
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
+    "by": "uniqueness",
     "current": "context",
     "task": "decorator",
 }

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
 from streamq.config import Durability
+from streamq.uniqueness import By
 
 
 class SendOptions(TypedDict, total=False):
@@ -16,6 +17,9 @@ class SendOptions(TypedDict, total=False):
     task_id: str | None
     countdown: float | None
     durability: Durability | None
+    unique: By | None
+    debounce: By | None
+    throttle: By | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

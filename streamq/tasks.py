@@ -20,10 +20,12 @@ from streamq.codec import CallCodec, ResultCodec
 from streamq.config import Durability, check_durability, check_name, check_task_id
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
-from streamq.message import Delivery, Message
+from streamq.message import Delivery, Message, Terms
+from streamq.picking import lock_of
 from streamq.results import AsyncResult
 from streamq.retry import Retry
 from streamq.sending import SendOptions
+from streamq.uniqueness import By, Rule, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +64,7 @@ class TaskOptions:
         pool: ``process``: it runs in a process of its own.
         retry: when a failed run is tried again; None: never.
         raises: exception types that come back to the caller as themselves.
+        rule: of which calls there is to be only one; None: there may be as many as there are enqueued.
         bind: the function's first parameter is the context.
     """
 
@@ -72,6 +75,7 @@ class TaskOptions:
     pool: str | None
     retry: Retry | None
     raises: tuple[type[BaseException], ...]
+    rule: Rule | None
     bind: bool
 
 
@@ -106,6 +110,9 @@ class Sender(Generic[P, R]):
         task_id: str | None = None,
         countdown: float | None = None,
         durability: Durability | None = None,
+        unique: By | None = None,
+        debounce: By | None = None,
+        throttle: By | None = None,
     ) -> None:
         self.task = task
         self.queue = check_name("queue", task.options.queue if queue is None else queue)
@@ -115,6 +122,9 @@ class Sender(Generic[P, R]):
             raise ConfigError(f"countdown must be 0 or more seconds, and less than a century, not {countdown!r}")
         self.delay_ms = 0 if countdown is None else round(countdown * 1000)
         self.durability = None if durability is None else check_durability(durability)
+        self.rule = choose(unique, debounce, throttle) or task.options.rule
+        if self.rule is not None:
+            self.delay_ms = self.rule.check(task.options.name, task.call_codec.signature, self.delay_ms)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -135,10 +145,11 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            broker.enqueue(message, self.durability)
+            holder = broker.enqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result_id, is_duplicate = holder or message.id, holder is not None
+        return AsyncResult(result_id, message.queue, broker, task.result_codec, task.options.raises, is_duplicate)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments, as `delay` does."""
@@ -146,10 +157,11 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            await broker.aenqueue(message, self.durability)
+            holder = await broker.aenqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result_id, is_duplicate = holder or message.id, holder is not None
+        return AsyncResult(result_id, message.queue, broker, task.result_codec, task.options.raises, is_duplicate)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Make a value of a call, to be enqueued later; its arguments are encoded now.
@@ -172,7 +184,10 @@ class Sender(Generic[P, R]):
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
             )
-        return Message(task_id, task.name, self.queue, encoded, self.delay_ms)
+        if self.rule is None:
+            return Message(task_id, task.name, self.queue, encoded, self.delay_ms)
+        lock = lock_of(self.rule, task.name, task.call_codec.named(args, kwargs))
+        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, terms=Terms(lock))
 
 
 class Task(Sender[P, R]):
@@ -189,12 +204,12 @@ class Task(Sender[P, R]):
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
         functools.update_wrapper(cast("Any", self), function)
         self.options = options
+        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         super().__init__(self)
         self.name = options.name
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
-        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         self.result_codec = ResultCodec(options.name, function)
         self._broker = broker
 
@@ -213,6 +228,9 @@ class Task(Sender[P, R]):
             countdown: seconds to wait before a worker may have it.
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
+            unique: in place of what the task says: of which calls there is to be only one; see `streamq.uniqueness.by`.
+            debounce: the same, for calls of which the last is to run.
+            throttle: the same, for calls of which the first is to run.
 
         Raises:
             ConfigError: one of them cannot be used.
@@ -281,7 +299,7 @@ class Signature(Generic[R]):
         """Make the message of one enqueue."""
         return self.message if self.message.id else Message(new_task_id(), *self.message[1:])
 
-    def to_result(self, message: Message, broker: Broker) -> AsyncResult[R]:
-        """Make the result of one enqueue."""
-        task = self.task
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+    def to_result(self, message: Message, broker: Broker, holder: str | None = None) -> AsyncResult[R]:
+        """Make the result of one enqueue; `holder` is the task that is there in its place."""
+        task, result_id, is_duplicate = self.task, holder or message.id, holder is not None
+        return AsyncResult(result_id, message.queue, broker, task.result_codec, task.options.raises, is_duplicate)
