@@ -87,7 +87,7 @@ def _bring(queue: QueueKeys, message: Message, seen: str | None) -> tuple[list[s
     if message.terms and message.terms.lock:
         said["lock"] = {"place": _OWN_KEYS + len(brought), **_lock_terms(message.terms.lock, queue, message.id, seen)}
         brought += _lock_keys(message.terms.lock, queue, message.id, seen)
-        said["brings"] += ("string", "hash", "stream", "stream")
+        said["brings"] += ("hash", "hash", "stream", "stream")
     return brought, json.dumps(said, separators=(",", ":"))
 
 

@@ -47,7 +47,7 @@ for n, message in ipairs(messages) do
     if message.lock.rule == 'delayed' then
       replace(delayed, holder, channels, queue, message.holder, task, args, delay, options, message.lock)
     end
-    local value = redis.call('GET', lock)
+    local value = redis.call('HGET', lock, 'holder')
     write(lock, delayed, value, message.holder, message.lock)
     held[#held + 1], held[#held + 2] = n - 1, message.holder
   elseif not put(stream, delayed, record, channels, queue, id, task, args, delay, options) then
