@@ -15,12 +15,18 @@ class State(StrEnum):
     """No record: never enqueued, expired, or forgotten."""
     DELAYED = "delayed"
     """Waiting for its time."""
+    HELD = "held"
+    """Waiting for its turn; then it is queued."""
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     DEAD = "dead"
     """Its message lies in the dead letters; the error says why."""
+    CANCELLED = "cancelled"
+    """Somebody did not want it any more."""
+    EXPIRED = "expired"
+    """Its time was over before it began."""
 
     @property
     def ended(self) -> bool:
@@ -28,7 +34,7 @@ class State(StrEnum):
         return self in _ENDED
 
 
-_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD})
+_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)

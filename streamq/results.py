@@ -11,10 +11,12 @@ from typing import Any, Generic, TypeVar
 from streamq.broker.producer import Broker
 from streamq.broker.records import UNKNOWN, Record
 from streamq.codec import ResultCodec, decode_plain, type_name
-from streamq.errors import ResultTimeout, TaskFailed, UnknownTaskId
+from streamq.errors import ResultTimeout, TaskCancelled, TaskExpired, TaskFailed, UnknownTaskId
 from streamq.lifecycle import State
 
 R = TypeVar("R")
+
+_KINDS = {State.CANCELLED: TaskCancelled, State.EXPIRED: TaskExpired}
 
 # A lost notification costs at most this many seconds.
 _LOOK_AGAIN_SECONDS = 1.0
@@ -65,6 +67,8 @@ class AsyncResult(Generic[R]):
 
         Raises:
             TaskFailed: the task ended with an error; classes listed in the task's ``raises`` come as themselves.
+            TaskCancelled: it was cancelled.
+            TaskExpired: its ``expires`` was over before it began.
             ResultTimeout: it has not ended in time; it goes on.
             UnknownTaskId: there is no record of this id: never enqueued, expired, or forgotten. Or its message was
                 deleted from Redis by hand: then the record goes too, and the id can be enqueued again.
@@ -123,7 +127,7 @@ class AsyncResult(Generic[R]):
 
     def _error(self, record: Record) -> BaseException:
         stored: dict[str, Any] = decode_plain(record.body)
-        failed = TaskFailed(self.id, stored["type"], stored["message"], stored["traceback"])
+        failed = _KINDS.get(record.state, TaskFailed)(self.id, stored["type"], stored["message"], stored["traceback"])
         for kind in self._raises:
             if type_name(kind) == stored["type"]:
                 try:

@@ -100,7 +100,7 @@ def _strays(connection: SyncConnection) -> list[str]:
         name = key.decode()
         if name.endswith(_PERMANENT) or run("PTTL", key) != -1:
             continue
-        if ":task:" in name and run("HGET", key, "state") in (b"queued", b"delayed"):
+        if ":task:" in name and run("HGET", key, "state") in (b"queued", b"delayed", b"held"):
             continue
         found.append(name)
     return found

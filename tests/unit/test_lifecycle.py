@@ -88,4 +88,5 @@ def test_who_is_suspect(deaths, most, suspect):
 
 
 def test_states_that_are_the_end():
-    assert {state for state in State if state.ended} == {State.SUCCEEDED, State.FAILED, State.DEAD}
+    ends = {State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED}
+    assert {state for state in State if state.ended} == ends
