@@ -121,7 +121,7 @@ class StreamQ:
                 `NotDurable`: those that were sent last have not been confirmed, and the rest was not sent.
         """
         batch = [(signature, signature.to_message()) for signature in signatures]
-        self.broker.enqueue_many((message for _, message in batch), durability)
+        self.broker.enqueue_many([message for _, message in batch], durability)
         return [signature.to_result(message, self.broker) for signature, message in batch]
 
     async def aenqueue_many(
@@ -129,7 +129,7 @@ class StreamQ:
     ) -> list[AsyncResult[R]]:
         """Enqueue many calls, as `enqueue_many` does."""
         batch = [(signature, signature.to_message()) for signature in signatures]
-        await self.broker.aenqueue_many((message for _, message in batch), durability)
+        await self.broker.aenqueue_many([message for _, message in batch], durability)
         return [signature.to_result(message, self.broker) for signature, message in batch]
 
     def transaction(self, *, durability: Durability | None = None) -> Transaction:

@@ -17,7 +17,7 @@ from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
 from streamq.broker import calls
-from streamq.broker.batch import clarified, enqueue_all
+from streamq.broker.batch import clarified, enqueue_all, have_terms, positions_by_queue
 from streamq.broker.durability import confirmation, require
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
@@ -101,50 +101,77 @@ class Broker:
             while some := [call for _, call in islice(group, _CONFIRMED_TOGETHER)]:
                 yield queue, some
 
-    def enqueue(self, message: Message, durability: Durability | None = None) -> None:
-        """Put one message on its queue: one script, one round trip."""
-        if (durability or self.settings.durability) != "async":
-            self.enqueue_many((message,), durability)
-            return
+    def enqueue(self, message: Message, durability: Durability | None = None) -> str | None:
+        """Put one message on its queue: one script, one round trip.
+
+        Returns:
+            The id of the task that has its lock, if it was not put because of that.
+        """
+        if message.terms is not None or (durability or self.settings.durability) != "async":
+            return (self.enqueue_many((message,), durability)).get(0)
         found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
         if found.new_queue or found.known:
             self.sync.run(calls.register_queues(self.keys, [message.queue]))
+        return None
 
-    async def aenqueue(self, message: Message, durability: Durability | None = None) -> None:
-        """Put one message on its queue: one script, one round trip."""
-        if (durability or self.settings.durability) != "async":
-            await self.aenqueue_many((message,), durability)
-            return
+    async def aenqueue(self, message: Message, durability: Durability | None = None) -> str | None:
+        """Put one message on its queue, as `enqueue` does."""
+        if message.terms is not None or (durability or self.settings.durability) != "async":
+            return (await self.aenqueue_many((message,), durability)).get(0)
         found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
         if found.new_queue or found.known:
             await self.on_loop.run(calls.register_queues(self.keys, [message.queue]))
+        return None
 
-    def enqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
+    def enqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, some hundred to a round trip, in the order given for each queue.
+
+        Returns:
+            By position, for those that were not put: the id of the task that has their lock.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
         """
+        if have_terms(messages):
+            return self._enqueue_on_terms(messages, durability)
         wanted = self._wanted(durability)
         if wanted != "async":
             self._enqueue_confirmed(messages, wanted)
-            return
+            return {}
         for queue, call in self._bulk(messages):
             found = self.sync.run(call)
             if found.new_queue or found.known:
                 self.sync.run(calls.register_queues(self.keys, [queue]))
+        return {}
 
-    async def aenqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
+    def _enqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
+        holders: dict[int, str] = {}
+        for positions in positions_by_queue(messages, _BULK):
+            found = self.enqueue_all([messages[position] for position in positions], durability)
+            holders |= {positions[nth]: holder for nth, holder in found.items()}
+        return holders
+
+    async def aenqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, as `enqueue_many` does."""
+        if have_terms(messages):
+            return await self._aenqueue_on_terms(messages, durability)
         wanted = self._wanted(durability)
         if wanted != "async":
             await self._aenqueue_confirmed(messages, wanted)
-            return
+            return {}
         for queue, call in self._bulk(messages):
             found = await self.on_loop.run(call)
             if found.new_queue or found.known:
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
+        return {}
+
+    async def _aenqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
+        holders: dict[int, str] = {}
+        for positions in positions_by_queue(messages, _BULK):
+            found = await self.aenqueue_all([messages[position] for position in positions], durability)
+            holders |= {positions[nth]: holder for nth, holder in found.items()}
+        return holders
 
     def _enqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:
         self._require(wanted)
@@ -177,42 +204,53 @@ class Broker:
         self._can_confirm.discard(wanted)  # another server may be the master by now: the next call asks again
         return NotDurable(f"enqueued, but not as safe as durability={wanted!r} asks: {missing}")
 
-    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
-        """Put messages on their queues, all or none: one script, one round trip.
+    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
+        """Put messages on their queues, all or none: one script, one round trip, or two where a lock is not free.
+
+        Returns:
+            By position, for those that were not put: the id of the task that has their lock.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
             NotDurable: all are in Redis, but have not been confirmed in time.
         """
-        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        wanted, put, missing = self._wanted(durability), None, ""
+        if wanted != "async":
+            self._require(wanted)
         try:
-            if wanted == "async":
-                new = self.sync.run(call)
-            else:
-                self._require(wanted)
-                [new], missing = self.sync.run_confirmed([call], confirmation(wanted))
+            while put is None or put.seen:
+                call = enqueue_all(self.keys, messages, put)
+                if wanted == "async":
+                    put = self.sync.run(call)
+                else:
+                    [put], missing = self.sync.run_confirmed([call], confirmation(wanted))
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
-        if new:
-            self.sync.run(calls.register_queues(self.keys, new))
+        if put.queues:
+            self.sync.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
+        return put.holders
 
-    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
+    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, all or none, as `enqueue_all` does."""
-        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        wanted, put, missing = self._wanted(durability), None, ""
+        if wanted != "async":
+            await asyncio.to_thread(self._require, wanted)
         try:
-            if wanted == "async":
-                new = await self.on_loop.run(call)
-            else:
-                await asyncio.to_thread(self._require, wanted)
-                [new], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
+            while put is None or put.seen:
+                call = enqueue_all(self.keys, messages, put)
+                if wanted == "async":
+                    put = await self.on_loop.run(call)
+                else:
+                    [put], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
-        if new:
-            await self.on_loop.run(calls.register_queues(self.keys, new))
+        if put.queues:
+            await self.on_loop.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
+        return put.holders
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
