@@ -8,6 +8,7 @@ from streamq._redis.keys import GROUP, Keys
 from streamq._redis.scripts import Call, Word, load
 from streamq.errors import BrokerError, BrokerRefused
 from streamq.message import Message
+from streamq.sending import level_of
 
 _ENQUEUE_ALL = load("enqueue_all")
 
@@ -22,7 +23,7 @@ def enqueue_all(keys: Keys, messages: Sequence[Message]) -> Call[set[str]]:
     args: list[Word] = [GROUP]
     for message in messages:
         queue = keys.queue(message.queue)
-        words += (queue.ready, queue.delayed, queue.record(message.id))
+        words += (queue.levels[level_of(message.options)], queue.delayed, queue.record(message.id))
         args += (queue.events, queue.name, message.id, message.task, message.args)
         args += (message.delay_ms, message.options)
 

@@ -1,11 +1,12 @@
 #!lua
 -- Puts new messages on their queues, all or none: looks first whether anything could fail. An id that has a record is
 -- left as it is, so sending again is safe. Of all scripts the only one whose keys may be of several queues.
--- KEYS: for each message: ready stream, delayed set, record
+-- KEYS: for each message: stream of its level, delayed set, record
 -- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms, options
 -- Returns the positions of the messages whose queues are new, or whose ids have records already: the reply that said
 -- that the queue is new may have got lost.
 --@include events
+--@include level
 --@include put
 if #KEYS == 0 then return {} end
 -- The server has checked that all keys may be used, but neither commands nor channels.
