@@ -8,7 +8,7 @@ from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from streamq.broker.producer import Broker
-from streamq.config import DEFAULT_QUEUE
+from streamq.config import DEFAULT_LEVEL, DEFAULT_QUEUE, check_priority
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
 from streamq.retry import Retry, make_policy
@@ -26,6 +26,7 @@ class _Options(TypedDict, total=False):
 
     name: str | None
     queue: str
+    priority: int
     timeout: float | None
     hard_timeout: float | None
     pool: Literal["process"] | None
@@ -130,6 +131,7 @@ class TaskMaker:
         *,
         name: str | None = None,
         queue: str = DEFAULT_QUEUE,
+        priority: int = DEFAULT_LEVEL,
         timeout: float | None = None,
         hard_timeout: float | None = None,
         pool: Literal["process"] | None = None,
@@ -145,6 +147,8 @@ class TaskMaker:
             function: an ``async def``, which will run on the worker's event loop, or a ``def``, in a thread.
             name: the registered name; ``module.function`` if not given.
             queue: where calls are enqueued.
+            priority: 0 to 9; in their queue, calls with a larger one come first, as far as ``streamq worker
+                --weights`` does not say otherwise.
             timeout: seconds a run may take; past them `TaskTimeout` is raised in it, which it may handle.
             hard_timeout: seconds after which a run has failed with `TaskTimeout`, whatever it does. A process of the
                 pool is killed; what runs on the event loop or in a thread is left to itself, and its worker process is
@@ -169,6 +173,7 @@ class TaskMaker:
             options = TaskOptions(
                 name=name or default_name(function),
                 queue=queue,
+                priority=check_priority(priority),
                 timeout=timeout,
                 hard_timeout=hard_timeout,
                 pool=pool,

@@ -29,6 +29,8 @@ class AsyncResult(Generic[R]):
     Attributes:
         id: the task's id.
         queue: where it was enqueued; None if that has to be found out.
+        duplicate: the enqueue that this is the result of found its id, one of the caller's own choice, known already,
+            and left that task alone. If a reply got lost on the way, that may have been this very enqueue.
     """
 
     id: str
@@ -36,6 +38,7 @@ class AsyncResult(Generic[R]):
     _broker: Broker = field(repr=False)
     _codec: ResultCodec | None = field(default=None, repr=False)
     _raises: tuple[type[BaseException], ...] = field(default=(), repr=False)
+    duplicate: bool = field(default=False, compare=False)
 
     def status(self) -> State:
         """Look up where the task is in its life; `State.UNKNOWN` if there is no record of this id.

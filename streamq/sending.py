@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
-from streamq.config import Durability
+from streamq.config import DEFAULT_LEVEL, Durability
 
 
 class SendOptions(TypedDict, total=False):
@@ -16,6 +16,7 @@ class SendOptions(TypedDict, total=False):
     task_id: str | None
     countdown: float | None
     durability: Durability | None
+    priority: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +55,9 @@ def read_steering(options: bytes) -> Steering:
     known = {name: said[name] for name in Steering.__slots__ if name in said}
     known["limits"] = tuple((str(name), str(key), float(weight)) for name, key, weight in known.get("limits", ()))
     return Steering(**known)
+
+
+def level_of(options: bytes) -> int:
+    """Find the level on whose stream a message goes, by the field that `Steering.encode` has made of it."""
+    level = read_steering(options).level
+    return DEFAULT_LEVEL if level is None else level

@@ -17,13 +17,13 @@ from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.producer import Broker
 from streamq.codec import CallCodec, ResultCodec
-from streamq.config import Durability, check_durability, check_name, check_task_id
+from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
 from streamq.message import Delivery, Message
 from streamq.results import AsyncResult
 from streamq.retry import Retry
-from streamq.sending import SendOptions
+from streamq.sending import SendOptions, Steering
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,6 +63,7 @@ class TaskOptions:
         retry: when a failed run is tried again; None: never.
         raises: exception types that come back to the caller as themselves.
         bind: the function's first parameter is the context.
+        priority: the level at which calls are enqueued, 0 to 9, larger first.
     """
 
     name: str
@@ -73,6 +74,7 @@ class TaskOptions:
     retry: Retry | None
     raises: tuple[type[BaseException], ...]
     bind: bool
+    priority: int
 
 
 _current: list[Broker] = []
@@ -106,6 +108,7 @@ class Sender(Generic[P, R]):
         task_id: str | None = None,
         countdown: float | None = None,
         durability: Durability | None = None,
+        priority: int | None = None,
     ) -> None:
         self.task = task
         self.queue = check_name("queue", task.options.queue if queue is None else queue)
@@ -115,6 +118,8 @@ class Sender(Generic[P, R]):
             raise ConfigError(f"countdown must be 0 or more seconds, and less than a century, not {countdown!r}")
         self.delay_ms = 0 if countdown is None else round(countdown * 1000)
         self.durability = None if durability is None else check_durability(durability)
+        level = check_priority(task.options.priority if priority is None else priority)
+        self.steering = Steering(level=None if level == DEFAULT_LEVEL else level).encode()
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -135,10 +140,10 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            broker.enqueue(message, self.durability)
+            there = broker.enqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return task.to_result(message, broker, there, is_chosen=self.task_id is not None)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments, as `delay` does."""
@@ -146,10 +151,10 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            await broker.aenqueue(message, self.durability)
+            there = await broker.aenqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return task.to_result(message, broker, there, is_chosen=self.task_id is not None)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Make a value of a call, to be enqueued later; its arguments are encoded now.
@@ -172,7 +177,7 @@ class Sender(Generic[P, R]):
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
             )
-        return Message(task_id, task.name, self.queue, encoded, self.delay_ms)
+        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.steering)
 
 
 class Task(Sender[P, R]):
@@ -213,6 +218,7 @@ class Task(Sender[P, R]):
             countdown: seconds to wait before a worker may have it.
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
+            priority: another level than the task's own, 0 to 9; in its queue, larger ones come first.
 
         Raises:
             ConfigError: one of them cannot be used.
@@ -244,6 +250,19 @@ class Task(Sender[P, R]):
             here = Delivery(message, "", b"", fence=-1, enqueued_ms=time.time_ns() // 1_000_000)
             args = (context_of(here, None), *args)
         return self.function(*args, **kwargs)
+
+    def to_result(self, message: Message, broker: Broker, there: str | None, *, is_chosen: bool) -> AsyncResult[R]:
+        """Make the result of one enqueue.
+
+        Args:
+            message: what was to be enqueued.
+            broker: by which.
+            there: the id of the task that is there in its place; None: it was enqueued.
+            is_chosen: its id is of the caller's choice; one that was made here is known only if a reply got lost.
+        """
+        is_duplicate = there is not None and (is_chosen or there != message.id)
+        codec, raises = self.result_codec, self.options.raises
+        return AsyncResult(there or message.id, message.queue, broker, codec, raises, is_duplicate)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
@@ -281,7 +300,6 @@ class Signature(Generic[R]):
         """Make the message of one enqueue."""
         return self.message if self.message.id else Message(new_task_id(), *self.message[1:])
 
-    def to_result(self, message: Message, broker: Broker) -> AsyncResult[R]:
-        """Make the result of one enqueue."""
-        task = self.task
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+    def to_result(self, message: Message, broker: Broker, there: str | None = None) -> AsyncResult[R]:
+        """Make the result of one enqueue; `there`: the id of the task that is there in its place, if one is."""
+        return self.task.to_result(message, broker, there, is_chosen=self.message.id != "")

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+from streamq.config import DEFAULT_LEVEL, LEVELS
+
 GROUP = "workers"
-_DEFAULT_LEVEL = "5"  # priorities go from 0 to 9; most messages have the middle one
 
 
 class QueueKeys:
@@ -17,10 +18,13 @@ class QueueKeys:
 
     Attributes:
         name: the queue's name.
-        ready: stream of messages in the order of enqueueing.
+        levels: for each priority level, from 0, the stream of its messages in the order of enqueueing.
+        ready: the stream of the level that most messages have.
         returned: stream of messages that were handed back or reclaimed; it is read first.
         delayed: sorted set of the ids whose time has not come; the score is the due time, Redis time in ms.
         dead: stream of dead letters.
+        paused: is there while nobody is to fetch from the queue.
+        moving: sorted set of the ids that are on their way to another queue; the score is the due time there.
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record from the task's id.
         lock: gives the key of a lock from its name.
@@ -30,10 +34,13 @@ class QueueKeys:
     def __init__(self, namespace: str, name: str) -> None:
         base = f"{namespace}:{{{name}}}"
         self.name = name
-        self.ready = f"{base}:stream:{_DEFAULT_LEVEL}"
+        self.levels = tuple(f"{base}:stream:{level}" for level in LEVELS)
+        self.ready = self.levels[DEFAULT_LEVEL]
         self.returned = f"{base}:stream:returned"
         self.delayed = f"{base}:delayed"
         self.dead = f"{base}:dead"
+        self.paused = f"{base}:paused"
+        self.moving = f"{base}:moving"
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__
         self.lock: Callable[[str], str] = f"{base}:unique:".__add__
@@ -41,8 +48,13 @@ class QueueKeys:
 
     @property
     def streams(self) -> tuple[str, str]:
-        """The streams to read, most urgent first."""
+        """The streams that are always there, most urgent first."""
         return (self.returned, self.ready)
+
+    @property
+    def all_streams(self) -> tuple[str, ...]:
+        """The streams that may be there: that of returned messages, then those of the levels from 0."""
+        return (self.returned, *self.levels)
 
 
 class Keys:

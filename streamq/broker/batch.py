@@ -8,13 +8,14 @@ the rule, takes one round trip, and nothing has to be read before it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq.errors import BrokerError, BrokerRefused
 from streamq.message import Lock, Message
+from streamq.sending import level_of
 
 _ENQUEUE_ALL = load("enqueue_all")
 _OWN_KEYS = 3  # of each message; those that its terms bring come after them
@@ -52,7 +53,7 @@ def enqueue_all(keys: Keys, messages: Sequence[Message], before: Put | None = No
     for position, message in enumerate(messages):
         queue = keys.queue(message.queue)
         brought, terms = ([], "") if message.terms is None else _bring(queue, message, seen.get(position))
-        words += (queue.ready, queue.delayed, queue.record(message.id), *brought)
+        words += (queue.levels[level_of(message.options)], queue.delayed, queue.record(message.id), *brought)
         args += (queue.events, queue.name, message.id, message.task, message.args)
         args += (message.delay_ms, message.options, terms)
 
@@ -68,16 +69,6 @@ def enqueue_all(keys: Keys, messages: Sequence[Message], before: Put | None = No
 def have_terms(messages: Iterable[Message]) -> bool:
     """Tell whether any of these has to be put by the script that heeds terms."""
     return any(message.terms is not None for message in messages)
-
-
-def positions_by_queue(messages: Sequence[Message], most: int) -> Iterator[list[int]]:
-    """Divide messages into parts of one queue with at most so many each, in their order; gives their positions."""
-    by_queue: dict[str, list[int]] = {}
-    for position, message in enumerate(messages):
-        by_queue.setdefault(message.queue, []).append(position)
-    for positions in by_queue.values():
-        for begin in range(0, len(positions), most):
-            yield positions[begin : begin + most]
 
 
 def _bring(queue: QueueKeys, message: Message, seen: str | None) -> tuple[list[str], str]:

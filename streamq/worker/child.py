@@ -69,7 +69,7 @@ async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
     """
     outage = Outage()
     async with AsyncExitStack() as stack:
-        fleet = Fleet(job.settings, job.worker.queues, job.consumer, _BLOCK_SECONDS)
+        fleet = Fleet(job.settings, job.worker, job.consumer, _BLOCK_SECONDS)
         stack.push_async_callback(fleet.close)
         server = await _reach(job, fleet, outage, stop)
         if server is None:

@@ -211,7 +211,7 @@ class Supervisor:
                 _log.error("%s ended before it was ready (%s)", child.consumer, how)
             return
         # What is imported here costs memory, which most supervisors never need.
-        from streamq.broker.fleet import rescue  # noqa: PLC0415
+        from streamq.broker.rescue import rescue  # noqa: PLC0415
         from streamq.errors import BrokerError  # noqa: PLC0415
 
         try:

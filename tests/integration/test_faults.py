@@ -14,7 +14,7 @@ import pytest
 
 from streamq import State, results
 from streamq._redis.keys import GROUP, Keys
-from streamq.broker import calls, fleet
+from streamq.broker import calls, rescue
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.message import Message
@@ -288,7 +288,7 @@ async def retried(stage: Stage) -> None:
 
 async def deadly(stage: Stage) -> None:
     """A worker has died under a task that is known for that, also in a process of its own: it is a dead letter."""
-    too_many = MAX_DEATHS + fleet._DEATHS_OF_OTHERS
+    too_many = MAX_DEATHS + rescue.DEATHS_OF_OTHERS
     task_id = await stage.enqueue()
     add_again(stage, task_id, "deaths", too_many - 1)
     take_as(stage, "ghost", idle_ms=60_000)
@@ -354,7 +354,7 @@ async def rescued(stage: Stage) -> None:
     await stage.enqueue()
     take_as(stage, "ghost", idle_ms=0)
     with contextlib.suppress(BrokerError):  # if it fails, the lease brings the task back
-        await asyncio.to_thread(fleet.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
+        await asyncio.to_thread(rescue.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
     async with stage.successor():
         await stage.ended()
 

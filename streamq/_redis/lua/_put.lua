@@ -18,6 +18,7 @@ local function put(stream, delayed, record, channels, queue, id, task, args, del
       entry = redis.call('XADD', stream, '*', 'id', id, 'task', task, 'args', args, 'options', options)
     end
     redis.call('HSET', record, 'state', 'queued', 'task', task, 'entry', entry)
+    if options ~= '' and level_of(options) ~= '5' then redis.call('HSET', record, 'stream', level_of(options)) end
     if listening then tell(channels, queue, task, id, 'queued') end
   end
   return true

@@ -1,7 +1,7 @@
 #!lua
 -- Puts new messages on their queues, all or none: looks first whether anything could fail. An id that has a record is
 -- left as it is, so sending again is safe. Of all scripts the only one whose keys may be of several queues.
--- KEYS: for each message: ready stream, delayed set, record, then what its terms bring
+-- KEYS: for each message: stream of its level, delayed set, record, then what its terms bring
 --       (lock: the lock, and of its holder, as far as it is known: record, level's stream, returned stream)
 -- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms, options,
 --       terms (empty: none; else JSON: the types of the keys that they bring, then each with the place of its first)
@@ -9,6 +9,7 @@
 -- that the queue is new may have got lost; of messages whose lock is held: position and holder's id, one by one;
 -- and of messages whose lock may be held: position and what the lock holds: then nothing was put.
 --@include events
+--@include level
 --@include put
 --@include refuse
 --@include lock
