@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from streamq.results import AsyncResult
     from streamq.retry import Retry
     from streamq.tasks import Signature, Task
+    from streamq.uniqueness import by
 
 __version__ = "0.1.0"
 
@@ -82,6 +83,7 @@ __all__ = [
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
+    "by",
     "current",
     "task",
 ]
@@ -94,6 +96,7 @@ _HOMES = {
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
+    "by": "uniqueness",
     "current": "context",
     "task": "decorator",
 }

@@ -125,7 +125,7 @@ class StreamQ:
             chunk_size: so many calls are taken from `signatures` at a time.
 
         Returns:
-            Their results, in the order given. ``duplicate`` of a result says that its id was known already.
+            Their results, in the order given; those of calls that were enqueued already say ``duplicate``.
 
         Raises:
             BrokerError: some may have been enqueued; sending signatures with ids of their own again is safe. Also

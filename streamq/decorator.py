@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from functools import partial
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -13,6 +15,7 @@ from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
 from streamq.retry import Retry, make_policy
 from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions, default_name
+from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,6 +37,9 @@ class _Options(TypedDict, total=False):
     retry_on: tuple[type[BaseException], ...] | None
     discard_on: tuple[type[BaseException], ...]
     raises: tuple[type[BaseException], ...]
+    unique: By | None
+    debounce: By | None
+    throttle: By | None
 
 
 class _Decorator(Protocol):
@@ -139,6 +145,9 @@ class TaskMaker:
         retry_on: tuple[type[BaseException], ...] | None = None,
         discard_on: tuple[type[BaseException], ...] = (),
         raises: tuple[type[BaseException], ...] = (),
+        unique: By | None = None,
+        debounce: By | None = None,
+        throttle: By | None = None,
         bind: bool = False,
     ) -> Any:
         """Make a task of a function; with or without options.
@@ -158,36 +167,43 @@ class TaskMaker:
             retry_on: only these exception types call for another attempt.
             discard_on: these exception types do not.
             raises: exception types that come back to the caller as themselves, and are logged without traceback.
+            unique: ``by("user_id")``: a call that is the same as one that has not ended is not enqueued; see
+                `streamq.uniqueness.by` for what is the same and how long. The enqueue returns the result of the first,
+                with ``duplicate``.
+            debounce: ``by("doc_id", seconds=5)``: a call waits so long, and while it waits, the same call takes its
+                place and the wait begins anew; only the last one is run.
+            throttle: ``by("user_id", seconds=60)``: for so long after a call the same call is not enqueued again.
             bind: pass the context first.
 
         Raises:
             TaskNameClash: another function has the name.
             ConfigError: an option cannot be used.
         """
+        options = TaskOptions(
+            name=name or "",
+            queue=queue,
+            priority=check_priority(priority),
+            timeout=timeout,
+            hard_timeout=hard_timeout,
+            pool=pool,
+            retry=make_policy(retry, retry_on, discard_on),
+            raises=tuple(raises),
+            rule=choose(unique, debounce, throttle),
+            bind=bind,
+        )
+        return partial(self._make, options) if function is None else self._make(options, function)
 
-        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            if not inspect.isfunction(function):
-                raise ConfigError(f"@task needs a function, not {function!r}")
-            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-                raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
-            options = TaskOptions(
-                name=name or default_name(function),
-                queue=queue,
-                priority=check_priority(priority),
-                timeout=timeout,
-                hard_timeout=hard_timeout,
-                pool=pool,
-                retry=make_policy(retry, retry_on, discard_on),
-                raises=tuple(raises),
-                bind=bind,
-            )
-            _check(options)
-            kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-            task: Task[..., Any] = kind(function, options, self._broker)
-            self._registry.add(task)
-            return task
-
-        return decorate if function is None else decorate(function)
+    def _make(self, options: TaskOptions, function: Callable[..., Any]) -> Task[..., Any]:
+        if not inspect.isfunction(function):
+            raise ConfigError(f"@task needs a function, not {function!r}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
+        options = replace(options, name=options.name or default_name(function))
+        _check(options)
+        kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
+        task: Task[..., Any] = kind(function, options, self._broker)
+        self._registry.add(task)
+        return task
 
 
 def _check(options: TaskOptions) -> None:

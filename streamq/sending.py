@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, TypedDict
 
 from streamq.config import DEFAULT_LEVEL, Durability
+from streamq.uniqueness import By
 
 
 class SendOptions(TypedDict, total=False):
@@ -17,6 +18,9 @@ class SendOptions(TypedDict, total=False):
     countdown: float | None
     durability: Durability | None
     priority: int | None
+    unique: By | None
+    debounce: By | None
+    throttle: By | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

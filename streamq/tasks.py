@@ -20,10 +20,12 @@ from streamq.codec import CallCodec, ResultCodec
 from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
-from streamq.message import Delivery, Message
+from streamq.message import Delivery, Message, Terms
+from streamq.picking import lock_of
 from streamq.results import AsyncResult
 from streamq.retry import Retry
 from streamq.sending import SendOptions, Steering
+from streamq.uniqueness import By, Rule, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +64,7 @@ class TaskOptions:
         pool: ``process``: it runs in a process of its own.
         retry: when a failed run is tried again; None: never.
         raises: exception types that come back to the caller as themselves.
+        rule: of which calls there is to be only one; None: there may be as many as there are enqueued.
         bind: the function's first parameter is the context.
         priority: the level at which calls are enqueued, 0 to 9, larger first.
     """
@@ -73,6 +76,7 @@ class TaskOptions:
     pool: str | None
     retry: Retry | None
     raises: tuple[type[BaseException], ...]
+    rule: Rule | None
     bind: bool
     priority: int
 
@@ -109,6 +113,9 @@ class Sender(Generic[P, R]):
         countdown: float | None = None,
         durability: Durability | None = None,
         priority: int | None = None,
+        unique: By | None = None,
+        debounce: By | None = None,
+        throttle: By | None = None,
     ) -> None:
         self.task = task
         self.queue = check_name("queue", task.options.queue if queue is None else queue)
@@ -120,6 +127,9 @@ class Sender(Generic[P, R]):
         self.durability = None if durability is None else check_durability(durability)
         level = check_priority(task.options.priority if priority is None else priority)
         self.steering = Steering(level=None if level == DEFAULT_LEVEL else level).encode()
+        self.rule = choose(unique, debounce, throttle) or task.options.rule
+        if self.rule is not None:
+            self.delay_ms = self.rule.check(task.options.name, task.call_codec.signature, self.delay_ms)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -143,7 +153,8 @@ class Sender(Generic[P, R]):
             there = broker.enqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return task.to_result(message, broker, there, is_chosen=self.task_id is not None)
+        result = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments, as `delay` does."""
@@ -154,7 +165,8 @@ class Sender(Generic[P, R]):
             there = await broker.aenqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return task.to_result(message, broker, there, is_chosen=self.task_id is not None)
+        result = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Make a value of a call, to be enqueued later; its arguments are encoded now.
@@ -177,7 +189,9 @@ class Sender(Generic[P, R]):
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
             )
-        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.steering)
+        lock = self.rule and lock_of(self.rule, task.name, task.call_codec.named(args, kwargs))
+        terms = Terms(lock) if lock else None
+        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.steering, terms)
 
 
 class Task(Sender[P, R]):
@@ -194,12 +208,12 @@ class Task(Sender[P, R]):
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
         functools.update_wrapper(cast("Any", self), function)
         self.options = options
+        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         super().__init__(self)
         self.name = options.name
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
-        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         self.result_codec = ResultCodec(options.name, function)
         self._broker = broker
 
@@ -219,6 +233,9 @@ class Task(Sender[P, R]):
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
             priority: another level than the task's own, 0 to 9; in its queue, larger ones come first.
+            unique: in place of what the task says: of which calls there is to be only one; see `streamq.uniqueness.by`.
+            debounce: the same, for calls of which the last is to run.
+            throttle: the same, for calls of which the first is to run.
 
         Raises:
             ConfigError: one of them cannot be used.
@@ -250,19 +267,6 @@ class Task(Sender[P, R]):
             here = Delivery(message, "", b"", fence=-1, enqueued_ms=time.time_ns() // 1_000_000)
             args = (context_of(here, None), *args)
         return self.function(*args, **kwargs)
-
-    def to_result(self, message: Message, broker: Broker, there: str | None, *, is_chosen: bool) -> AsyncResult[R]:
-        """Make the result of one enqueue.
-
-        Args:
-            message: what was to be enqueued.
-            broker: by which.
-            there: the id of the task that is there in its place; None: it was enqueued.
-            is_chosen: its id is of the caller's choice; one that was made here is known only if a reply got lost.
-        """
-        is_duplicate = there is not None and (is_chosen or there != message.id)
-        codec, raises = self.result_codec, self.options.raises
-        return AsyncResult(there or message.id, message.queue, broker, codec, raises, is_duplicate)
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
@@ -302,4 +306,6 @@ class Signature(Generic[R]):
 
     def to_result(self, message: Message, broker: Broker, there: str | None = None) -> AsyncResult[R]:
         """Make the result of one enqueue; `there`: the id of the task that is there in its place, if one is."""
-        return self.task.to_result(message, broker, there, is_chosen=self.message.id != "")
+        task = self.task
+        result = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.message.id != "")
