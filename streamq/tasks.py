@@ -153,7 +153,7 @@ class Sender(Generic[P, R]):
             there = broker.enqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        result = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
         return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
@@ -165,7 +165,7 @@ class Sender(Generic[P, R]):
             there = await broker.aenqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        result = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
         return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
@@ -307,5 +307,5 @@ class Signature(Generic[R]):
     def to_result(self, message: Message, broker: Broker, there: str | None = None) -> AsyncResult[R]:
         """Make the result of one enqueue; `there`: the id of the task that is there in its place, if one is."""
         task = self.task
-        result = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
         return result if there is None else result.of_another(there, is_chosen=self.message.id != "")
