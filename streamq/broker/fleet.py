@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,17 +11,15 @@ from typing import NamedTuple, TypeVar
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys, QueueKeys
 from streamq.broker import calls
+from streamq.broker.blame import Places, blamed, owner_of
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
-from streamq.lifecycle import Park, is_suspect
+from streamq.lifecycle import Park
 from streamq.message import Delivery, Malformed
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
 _RESCUE_BATCH = 100
 _RETIRE_MOST = 100
-# A suspect runs in a process of its own, so if the process that holds it dies or stands still, that was another's
-# doing. But not for ever: it may be the fetching of it that kills.
-_DEATHS_OF_OTHERS = 10
 _OLDEST_REDIS = 7
 
 T = TypeVar("T")
@@ -156,12 +153,12 @@ class Fleet:
 
     async def give_back(self, deliveries: Iterable[Delivery], *, died: str = "") -> calls.GivenBack:
         """Give deliveries of this consumer back to the fleet; `died`: how the process died that ran them."""
-        return await self._give_back(_owner(self._settings, self.consumer, died), deliveries)
+        return await self._give_back(owner_of(self._settings, self.consumer, died), deliveries)
 
     async def reclaim(self, deliveries: Iterable[Delivery], *, died: str) -> calls.GivenBack:
         """Give back what was claimed from another consumer, of which is known only that it gives no sign of life."""
         given = buried = 0
-        for owner, group in _blamed(_owner(self._settings, self.consumer, died), self._settings, deliveries):
+        for owner, group in blamed(owner_of(self._settings, self.consumer, died), self._settings, deliveries):
             found = await self._give_back(owner, group)
             given, buried = given + found.given, buried + found.buried
         return calls.GivenBack(given, buried)
@@ -223,30 +220,6 @@ def _by_stream(items: Iterable[T], stream: Callable[[T], str]) -> dict[str, list
     return groups
 
 
-def _owner(settings: Settings, consumer: str, died: str) -> calls.Owner:
-    most = settings.max_deaths
-    # The stored form of an error, as codec.encode_error has it; the supervisor, which comes here too, is too small
-    # for pydantic.
-    error = {
-        "type": "streamq.errors.WorkerDied",
-        "message": f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}",
-        "args": None,
-        "traceback": "",
-    }
-    return calls.Owner(consumer, died, most, json.dumps(error, separators=(",", ":")).encode())
-
-
-def _blamed(
-    owner: calls.Owner, settings: Settings, deliveries: Iterable[Delivery]
-) -> list[tuple[calls.Owner, list[Delivery]]]:
-    """Divide what a process held that has died, or seems to have, by how many deaths are too many."""
-    by_suspicion: dict[bool, list[Delivery]] = {False: [], True: []}
-    for one in deliveries:
-        by_suspicion[is_suspect(one.deaths, settings.max_deaths)].append(one)
-    lenient = owner._replace(max_deaths=owner.max_deaths + _DEATHS_OF_OTHERS)
-    return [(lenient if suspect else owner, group) for suspect, group in by_suspicion.items() if group]
-
-
 class Renewals:
     """Renews leases, from a thread and over a connection of its own."""
 
@@ -263,7 +236,9 @@ class Renewals:
         self._connection.close()
 
 
-def rescue(settings: Settings, queues: Sequence[str], consumer: str, died: str) -> calls.GivenBack:
+def rescue(
+    settings: Settings, queues: Sequence[str], consumer: str, died: str, accused: Places = frozenset()
+) -> calls.GivenBack:
     """Give back all that is pending under a dead consumer, and remove it.
 
     Args:
@@ -271,18 +246,19 @@ def rescue(settings: Settings, queues: Sequence[str], consumer: str, died: str) 
         queues: the names of those that it served.
         consumer: the name under which it read.
         died: how it died, such as ``signal SIGKILL``.
+        accused: of what it held with deaths already, that which may have been the cause, if that is known.
 
     Raises:
         BrokerError: Redis cannot be asked; the lease brings them back.
     """
     keys, given, buried = Keys(settings.namespace), 0, 0
     connection = SyncConnection(settings.url)
-    owner = _owner(settings, consumer, died)
+    owner = owner_of(settings, consumer, died)
     try:
         for queue in map(keys.queue, queues):
             for stream in queue.streams:
                 with contextlib.suppress(BrokerReset):  # the stream is gone, and with it all that was pending there
-                    while moved := _rescue_some(connection, settings, queue, stream, owner):
+                    while moved := _rescue_some(connection, settings, queue, stream, owner, accused=accused):
                         given, buried = given + moved.given, buried + moved.buried
                     connection.run(calls.retire(stream, consumer))
     finally:
@@ -291,7 +267,13 @@ def rescue(settings: Settings, queues: Sequence[str], consumer: str, died: str) 
 
 
 def _rescue_some(
-    connection: SyncConnection, settings: Settings, queue: QueueKeys, stream: str, owner: calls.Owner
+    connection: SyncConnection,
+    settings: Settings,
+    queue: QueueKeys,
+    stream: str,
+    owner: calls.Owner,
+    *,
+    accused: Places,
 ) -> calls.GivenBack | None:
     """Give back some hundred entries; None if there are no more."""
     held = connection.run(calls.held_by(queue, stream, owner.consumer, _RESCUE_BATCH))
@@ -299,7 +281,7 @@ def _rescue_some(
     good = [one for one in held if isinstance(one, Delivery)]
     done, ttl_ms = Keys(settings.namespace).done, round(settings.result_ttl * 1000)
     given = buried = 0
-    for by, group in _blamed(owner, settings, good):
+    for by, group in blamed(owner, settings, good, accused):
         moved = connection.run(calls.give_back(queue, stream, by, group, done=done, ttl_ms=ttl_ms))
         given, buried = given + moved.given, buried + moved.buried
     return calls.GivenBack(given, buried) if given or buried else None
