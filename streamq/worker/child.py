@@ -148,6 +148,7 @@ class _Child:
             processes=self._processes,
             settings=job.settings,
             worker=worker,
+            say=job.say,
         )
         renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
