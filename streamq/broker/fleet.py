@@ -12,8 +12,8 @@ from typing import NamedTuple, TypeVar
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
 from streamq.broker import calls, server
+from streamq.broker.blame import blamed, owner_of
 from streamq.broker.order import Order
-from streamq.broker.rescue import blamed, owner_of
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
 from streamq.lifecycle import Park
