@@ -71,7 +71,7 @@ class Fleet:
         self._block_ms = round(block * 1000)
         self._order = Order(self.queues, worker.queue_weights, worker.level_weights)
         self._is_idle = False  # there was nothing to read a moment ago
-        self._nudged = asyncio.Event()
+        self._interrupted = asyncio.Event()
         self._fetching = AsyncConnection(settings.url, read_timeout=block + _FETCH_MARGIN_SECONDS)
         self._commands = AsyncConnection(settings.url)
         self._reader: int | None = None  # the server's id of the connection that reads
@@ -105,13 +105,14 @@ class Fleet:
 
     async def fetch(self, count: int) -> Fetched:
         """Wait for messages and take about `count`; never cancel this, for its reply would be lost."""
+        self._interrupted.clear()
         groups = self._order.groups()
         if not groups:  # all queues are paused
             await self._rest()
             return Fetched([], [], listening=False)
         if len(groups) > 1 and not self._is_idle:
             found = await self._fetch_in_turn(groups, count)
-            if found.deliveries or found.malformed:
+            if found.deliveries or found.malformed or self._interrupted.is_set():
                 return found
         # If all streams were empty a moment ago, what comes first is read first.
         every = {stream: queue for group in groups for stream, queue in group.items()}
@@ -150,10 +151,9 @@ class Fleet:
 
     async def _rest(self) -> None:
         """Wait, as long as a read would, for a queue that is not paused."""
-        self._nudged.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._block_ms / 1000):
-                await self._nudged.wait()
+                await self._interrupted.wait()
 
     async def keep(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         """Start the leases of deliveries anew; returns those that still are this consumer's."""
@@ -166,7 +166,7 @@ class Fleet:
 
     async def interrupt(self) -> None:
         """Have the read that is under way return at once, with nothing or with what it already has."""
-        self._nudged.set()
+        self._interrupted.set()
         if self._reader is not None:
             await self._commands.run(server.unblock(self._reader))
 

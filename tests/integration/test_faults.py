@@ -14,14 +14,15 @@ import pytest
 
 from streamq import State, results
 from streamq._redis.keys import GROUP, Keys
-from streamq.broker import calls, rescue
+from streamq.broker import blame, calls, rescue
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.message import Message
 from streamq.worker import child, promoter, reaper
-from streamq.worker.child import Job, serve
+from streamq.worker.child import Job
 from streamq.worker.stop import Stop
 from tests.proxy import SCRIPTS, Fault, Proxy, Strike
+from tests.serving import serving, until
 
 LEASE = 0.4  # seconds
 RENEWALS = 4  # in a lease
@@ -156,23 +157,6 @@ class Stage:
 
     def close(self) -> None:
         self._probe.close()
-
-
-async def until(what: Callable[[], object]) -> None:
-    while not what():  # noqa: ASYNC110 - it looks at the server
-        await asyncio.sleep(0.005)
-
-
-@contextlib.asynccontextmanager
-async def serving(job: Job) -> AsyncIterator[Stop]:
-    """Run a worker; it has to end in order."""
-    stop = Stop()
-    service = asyncio.create_task(serve(job, stop, lambda _server: None))
-    try:
-        yield stop
-    finally:
-        stop.asked.set()
-        await service
 
 
 @pytest.fixture
