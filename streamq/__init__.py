@@ -40,7 +40,9 @@ if TYPE_CHECKING:
     from streamq.lifecycle import State
     from streamq.results import AsyncResult
     from streamq.retry import Retry
+    from streamq.schedule.rules import cron, every
     from streamq.tasks import Signature, Task
+    from streamq.timetable import Schedule
 
 __version__ = "0.1.0"
 
@@ -67,6 +69,7 @@ __all__ = [
     "ResultTooLarge",
     "Retry",
     "RetryRequested",
+    "Schedule",
     "Signature",
     "State",
     "StreamQ",
@@ -78,7 +81,9 @@ __all__ = [
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
+    "cron",
     "current",
+    "every",
     "task",
 ]
 
@@ -86,11 +91,14 @@ _HOMES = {
     "AsyncResult": "results",
     "Retry": "retry",
     "Context": "context",
+    "Schedule": "timetable",
     "Signature": "tasks",
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
+    "cron": "schedule.rules",
     "current": "context",
+    "every": "schedule.rules",
     "task": "decorator",
 }
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from functools import partial
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -11,7 +13,10 @@ from streamq.broker.producer import Broker
 from streamq.config import DEFAULT_QUEUE
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
+from streamq.message import Message
 from streamq.retry import Retry, make_policy
+from streamq.schedule.plan import Missed, check_missed, check_schedule, declared
+from streamq.schedule.rules import Rule
 from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions, default_name
 
 P = ParamSpec("P")
@@ -33,6 +38,8 @@ class _Options(TypedDict, total=False):
     retry_on: tuple[type[BaseException], ...] | None
     discard_on: tuple[type[BaseException], ...]
     raises: tuple[type[BaseException], ...]
+    schedule: Rule | Iterable[Rule] | None
+    missed: Missed
 
 
 class _Decorator(Protocol):
@@ -137,6 +144,8 @@ class TaskMaker:
         retry_on: tuple[type[BaseException], ...] | None = None,
         discard_on: tuple[type[BaseException], ...] = (),
         raises: tuple[type[BaseException], ...] = (),
+        schedule: Rule | Iterable[Rule] | None = None,
+        missed: Missed = "one",
         bind: bool = False,
     ) -> Any:
         """Make a task of a function; with or without options.
@@ -154,35 +163,41 @@ class TaskMaker:
             retry_on: only these exception types call for another attempt.
             discard_on: these exception types do not.
             raises: exception types that come back to the caller as themselves, and are logged without traceback.
+            schedule: when it is enqueued by itself, without arguments: ``cron(...)`` or ``every(...)``, or several.
+            missed: what becomes of instants at which no worker was there: ``skip`` them, make up for them by ``one``
+                call, or by ``all``; `timetable.Schedules.add` explains it.
             bind: pass the context first.
 
         Raises:
             TaskNameClash: another function has the name.
             ConfigError: an option cannot be used.
         """
+        options = TaskOptions(
+            name=name or "",
+            queue=queue,
+            timeout=timeout,
+            hard_timeout=hard_timeout,
+            pool=pool,
+            retry=make_policy(retry, retry_on, discard_on),
+            raises=tuple(raises),
+            bind=bind,
+            schedule=check_schedule(schedule),
+            missed=check_missed(missed),
+        )
+        return partial(self._make, options) if function is None else self._make(options, function)
 
-        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            if not inspect.isfunction(function):
-                raise ConfigError(f"@task needs a function, not {function!r}")
-            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-                raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
-            options = TaskOptions(
-                name=name or default_name(function),
-                queue=queue,
-                timeout=timeout,
-                hard_timeout=hard_timeout,
-                pool=pool,
-                retry=make_policy(retry, retry_on, discard_on),
-                raises=tuple(raises),
-                bind=bind,
-            )
-            _check(options)
-            kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-            task: Task[..., Any] = kind(function, options, self._broker)
-            self._registry.add(task)
-            return task
-
-        return decorate if function is None else decorate(function)
+    def _make(self, options: TaskOptions, function: Callable[..., Any]) -> Task[..., Any]:
+        if not inspect.isfunction(function):
+            raise ConfigError(f"@task needs a function, not {function!r}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
+        options = replace(options, name=options.name or default_name(function))
+        _check(options)
+        kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
+        task: Task[..., Any] = kind(function, options, self._broker)
+        _check_schedule(task)
+        self._registry.add(task)
+        return task
 
 
 def _check(options: TaskOptions) -> None:
@@ -199,6 +214,16 @@ def _check(options: TaskOptions) -> None:
         raise ConfigError(f"task {options.name}: pool must be 'process' or None, not {options.pool!r}")
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in options.raises):
         raise ConfigError(f"task {options.name}: raises must be exception classes, not {options.raises!r}")
+
+
+def _check_schedule(task: Task[..., Any]) -> None:
+    """Refuse a schedule of what cannot be called without arguments, or has a name that ids cannot have."""
+    if task.options.schedule:
+        try:
+            call = Message("", task.name, task.queue, task.call_codec.encode((), {}))
+        except TypeError as error:
+            raise ConfigError(f"task {task.name}: a schedule calls it without arguments, but {error}") from None
+        declared(task.name, task.options.schedule, task.options.missed, call)
 
 
 shared_tasks = Registry()

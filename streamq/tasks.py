@@ -23,6 +23,8 @@ from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurab
 from streamq.message import Delivery, Message
 from streamq.results import AsyncResult
 from streamq.retry import Retry
+from streamq.schedule.plan import Missed
+from streamq.schedule.rules import Rule
 from streamq.sending import SendOptions
 
 P = ParamSpec("P")
@@ -63,6 +65,8 @@ class TaskOptions:
         retry: when a failed run is tried again; None: never.
         raises: exception types that come back to the caller as themselves.
         bind: the function's first parameter is the context.
+        schedule: when it is called by itself.
+        missed: what becomes of calls for which no worker was there.
     """
 
     name: str
@@ -73,6 +77,8 @@ class TaskOptions:
     retry: Retry | None
     raises: tuple[type[BaseException], ...]
     bind: bool
+    schedule: tuple[Rule, ...] = ()
+    missed: Missed = "one"
 
 
 _current: list[Broker] = []

@@ -20,7 +20,17 @@ from tests import servers
 from tests.nodes import Node
 from tests.workers import Worker, until
 
-_PERMANENT = (":queues", ":stream:5", ":stream:returned", ":dead", ":delayed")
+_PERMANENT = (
+    ":queues",
+    ":stream:5",
+    ":stream:returned",
+    ":dead",
+    ":delayed",
+    ":schedule",
+    ":schedules",
+    ":fired",
+    ":declared",
+)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -21,6 +21,8 @@ class QueueKeys:
         returned: stream of messages that were handed back or reclaimed; it is read first.
         delayed: sorted set of the ids whose time has not come; the score is the due time, Redis time in ms.
         dead: stream of dead letters.
+        timetable: of schedules: a sorted set of the names of those that are not paused, by the next instant, Redis time
+            in ms; and hashes by name: what they are, the last instant that was fired, and which workers' code it is.
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record from the task's id.
     """
@@ -32,6 +34,12 @@ class QueueKeys:
         self.returned = f"{base}:stream:returned"
         self.delayed = f"{base}:delayed"
         self.dead = f"{base}:dead"
+        self.timetable = (
+            f"{base}:schedule",
+            f"{base}:schedules",
+            f"{base}:schedules:fired",
+            f"{base}:schedules:declared",
+        )
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__
 

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys, QueueKeys
+from streamq._redis.scripts import Call
 from streamq.broker import calls
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
@@ -189,6 +190,10 @@ class Fleet:
         if found.task_ids:
             await self._commands.run(calls.promote(keys, found.task_ids))
         return found
+
+    async def run(self, call: Call[T]) -> T:
+        """Send a call of those that need nothing of this consumer's."""
+        return await self._commands.run(call)
 
     async def announce(self, events: Iterable[tuple[str, bytes]]) -> None:
         """Publish events."""
