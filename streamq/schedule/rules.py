@@ -1,7 +1,8 @@
 """Rules that say at which instants a schedule is due. Pure: time is a number, Redis time in ms.
 
 Cronsim says which times on the wall clock an expression means. What becomes of them when the clock is changed is
-decided here, by the rule of Debian's cron (cron(8)), but to the second, and also where a clock moves by half an hour:
+decided here, by the rule of Debian's cron (cron(8)). Cronsim has that rule too, but loses the first half of an hour in
+which, on Lord Howe, the clock has gone back by half an hour.
 
 - A *wall-clock* expression, whose hour and minute (and second, if there is one) begin with no ``*``, such as
   ``30 2 * * *``, is meant to happen at that time of the day, once. A time that a gap leaves out is made up for once, at
