@@ -15,6 +15,7 @@ from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
 from streamq.results import AsyncResult
 from streamq.tasks import Signature, Task, make_current
+from streamq.timetable import Schedules
 from streamq.transaction import Transaction
 
 R = TypeVar("R")
@@ -185,6 +186,11 @@ class StreamQ:
     def dead_letters(self) -> DeadLetters:
         """The dead letters of all queues, to be looked at, redriven or purged."""
         return DeadLetters(self.broker)
+
+    @property
+    def schedules(self) -> Schedules:
+        """What is called by itself, and when; workers fire it."""
+        return Schedules(self.broker)
 
     def close(self) -> None:
         """Close the connections that threads use. The app can be used again."""

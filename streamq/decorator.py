@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from types import CellType
@@ -13,7 +13,10 @@ from streamq.broker.producer import Broker
 from streamq.config import DEFAULT_LEVEL, DEFAULT_QUEUE, check_priority
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
+from streamq.message import Message
 from streamq.retry import Retry, make_policy
+from streamq.schedule.plan import Missed, check_missed, check_schedule, declared
+from streamq.schedule.rules import Rule
 from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions, default_name
 from streamq.uniqueness import By, choose
 
@@ -40,6 +43,8 @@ class _Options(TypedDict, total=False):
     unique: By | None
     debounce: By | None
     throttle: By | None
+    schedule: Rule | Iterable[Rule] | None
+    missed: Missed
 
 
 class _Decorator(Protocol):
@@ -148,6 +153,8 @@ class TaskMaker:
         unique: By | None = None,
         debounce: By | None = None,
         throttle: By | None = None,
+        schedule: Rule | Iterable[Rule] | None = None,
+        missed: Missed = "one",
         bind: bool = False,
     ) -> Any:
         """Make a task of a function; with or without options.
@@ -173,6 +180,9 @@ class TaskMaker:
             debounce: ``by("doc_id", seconds=5)``: a call waits so long, and while it waits, the same call takes its
                 place and the wait begins anew; only the last one is run.
             throttle: ``by("user_id", seconds=60)``: for so long after a call the same call is not enqueued again.
+            schedule: when it is enqueued by itself, without arguments: ``cron(...)`` or ``every(...)``, or several.
+            missed: what becomes of instants at which no worker was there: ``skip`` them, make up for them by ``one``
+                call, or by ``all``; `timetable.Schedules.add` explains it.
             bind: pass the context first.
 
         Raises:
@@ -188,7 +198,9 @@ class TaskMaker:
             pool=pool,
             retry=make_policy(retry, retry_on, discard_on),
             raises=tuple(raises),
-            rule=choose(unique, debounce, throttle),
+            only_one=choose(unique, debounce, throttle),
+            schedule=check_schedule(schedule),
+            missed=check_missed(missed),
             bind=bind,
         )
         return partial(self._make, options) if function is None else self._make(options, function)
@@ -202,6 +214,7 @@ class TaskMaker:
         _check(options)
         kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
         task: Task[..., Any] = kind(function, options, self._broker)
+        _check_schedule(task)
         self._registry.add(task)
         return task
 
@@ -220,6 +233,16 @@ def _check(options: TaskOptions) -> None:
         raise ConfigError(f"task {options.name}: pool must be 'process' or None, not {options.pool!r}")
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in options.raises):
         raise ConfigError(f"task {options.name}: raises must be exception classes, not {options.raises!r}")
+
+
+def _check_schedule(task: Task[..., Any]) -> None:
+    """Refuse a schedule of what cannot be called without arguments, or has a name that ids cannot have."""
+    if task.options.schedule:
+        try:
+            call = Message("", task.name, task.queue, task.call_codec.encode((), {}))
+        except TypeError as error:
+            raise ConfigError(f"task {task.name}: a schedule calls it without arguments, but {error}") from None
+        declared(task.name, task.options.schedule, task.options.missed, call)
 
 
 shared_tasks = Registry()

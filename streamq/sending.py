@@ -32,6 +32,7 @@ class Steering:
         expires_ms: Redis time from which on it is not to be run any more, ms.
         ordering_key: messages with the same run one after another.
         fairness_key: messages with different ones take turns.
+        scheduled_ms: the instant of the schedule that made it, Redis time, ms.
         limits: of each limit that needs something of this call: its name, the key, and the weight.
     """
 
@@ -39,6 +40,7 @@ class Steering:
     expires_ms: int | None = None
     ordering_key: str | None = None
     fairness_key: str | None = None
+    scheduled_ms: int | None = None
     limits: tuple[tuple[str, str, float], ...] = ()
 
     def encode(self) -> bytes:

@@ -24,8 +24,10 @@ from streamq.message import Delivery, Message, Terms
 from streamq.picking import lock_of
 from streamq.results import AsyncResult
 from streamq.retry import Retry
+from streamq.schedule.plan import Missed
+from streamq.schedule.rules import Rule
 from streamq.sending import SendOptions, Steering
-from streamq.uniqueness import By, Rule, choose
+from streamq.uniqueness import By, OnlyOne, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -64,9 +66,11 @@ class TaskOptions:
         pool: ``process``: it runs in a process of its own.
         retry: when a failed run is tried again; None: never.
         raises: exception types that come back to the caller as themselves.
-        rule: of which calls there is to be only one; None: there may be as many as there are enqueued.
+        only_one: of which calls there is to be only one; None: there may be as many as there are enqueued.
         bind: the function's first parameter is the context.
         priority: the level at which calls are enqueued, 0 to 9, larger first.
+        schedule: when it is called by itself.
+        missed: what becomes of calls for which no worker was there.
     """
 
     name: str
@@ -76,9 +80,11 @@ class TaskOptions:
     pool: str | None
     retry: Retry | None
     raises: tuple[type[BaseException], ...]
-    rule: Rule | None
+    only_one: OnlyOne | None
     bind: bool
     priority: int
+    schedule: tuple[Rule, ...] = ()
+    missed: Missed = "one"
 
 
 _current: list[Broker] = []
@@ -127,9 +133,9 @@ class Sender(Generic[P, R]):
         self.durability = None if durability is None else check_durability(durability)
         level = check_priority(task.options.priority if priority is None else priority)
         self.steering = Steering(level=None if level == DEFAULT_LEVEL else level).encode()
-        self.rule = choose(unique, debounce, throttle) or task.options.rule
-        if self.rule is not None:
-            self.delay_ms = self.rule.check(task.options.name, task.call_codec.signature, self.delay_ms)
+        self.only_one = choose(unique, debounce, throttle) or task.options.only_one
+        if self.only_one is not None:
+            self.delay_ms = self.only_one.check(task.options.name, task.call_codec.signature, self.delay_ms)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -189,7 +195,7 @@ class Sender(Generic[P, R]):
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
             )
-        lock = self.rule and lock_of(self.rule, task.name, task.call_codec.named(args, kwargs))
+        lock = self.only_one and lock_of(self.only_one, task.name, task.call_codec.named(args, kwargs))
         terms = Terms(lock) if lock else None
         return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.steering, terms)
 

@@ -21,7 +21,8 @@ from tests.nodes import Node
 from tests.workers import Worker, until
 
 _LEVELS = tuple(f":stream:{level}" for level in range(10))
-_PERMANENT = (":queues", *_LEVELS, ":stream:returned", ":dead", ":delayed", ":paused")
+_SCHEDULES = (":schedule", ":schedules", ":fired", ":declared")
+_PERMANENT = (":queues", *_LEVELS, *_SCHEDULES, ":stream:returned", ":dead", ":delayed", ":paused")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -25,6 +25,8 @@ class QueueKeys:
         dead: stream of dead letters.
         paused: is there while nobody is to fetch from the queue.
         moving: sorted set of the ids that are on their way to another queue; the score is the due time there.
+        timetable: of schedules: a sorted set of the names of those that are not paused, by the next instant, Redis time
+            in ms; and hashes by name: what they are, the last instant that was fired, and which workers' code it is.
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record from the task's id.
         lock: gives the key of a lock from its name.
@@ -41,6 +43,12 @@ class QueueKeys:
         self.dead = f"{base}:dead"
         self.paused = f"{base}:paused"
         self.moving = f"{base}:moving"
+        self.timetable = (
+            f"{base}:schedule",
+            f"{base}:schedules",
+            f"{base}:schedules:fired",
+            f"{base}:schedules:declared",
+        )
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__
         self.lock: Callable[[str], str] = f"{base}:unique:".__add__

@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import batch, calls, diagnosis, durability, letters, reads, server
+from streamq.broker import batch, calls, diagnosis, durability, letters, reads, schedules, server
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Lock, Malformed, Message, Terms
 
@@ -27,6 +27,8 @@ IDS = ["1", "{x}", "}{", "a:{b}:c", "~" * 200]
 MESSAGES = [Message(task_id, "shop.buy", QUEUE.name, b"[]", delay) for delay, task_id in enumerate(IDS)]
 DELIVERIES = [Delivery(message, QUEUE.ready, b"1-%d" % n, n, 1) for n, message in enumerate(MESSAGES)]
 SETTLEMENTS = [calls.Settlement(delivery, State.SUCCEEDED, b"1") for delivery in DELIVERIES]
+DUE = schedules.DueSchedule("nightly", 1000, b"{}", None)
+FIRED = {"task": "shop.buy", "args": b"[]", "next_ms": 2000}
 END = {"done": KEYS.done, "worker": "w", "ttl_ms": 1000}
 
 # For each function that builds a call: the calls it builds, with all kinds of arguments.
@@ -66,6 +68,18 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "redrive": [
         letters.redrive(QUEUE, [(b"1-%d" % n, task_id) for n, task_id in enumerate(IDS)], reset=reset)
         for reset in (False, True)
+    ],
+    "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
+    "fire": [
+        schedules.fire(QUEUE, DUE, MESSAGES, last="1000", **FIRED),
+        schedules.fire(QUEUE, DUE, [], last="", **FIRED),
+    ],
+    "define_schedule": [schedules.define_schedule(QUEUE, "nightly", b"{}", 1000, since) for since in (None, 500)],
+    "read_schedules": [schedules.read_schedules(QUEUE, ["nightly", "hourly"]), schedules.read_schedules(QUEUE, [])],
+    "resume_schedule": [schedules.resume_schedule(QUEUE, "nightly", 1000)],
+    "remove_schedule": [
+        schedules.remove_schedule(QUEUE, "nightly", declaration)
+        for declaration in (None, schedules.Declaration(b"1 2", 2))
     ],
     "create_group": [calls.create_group(stream) for stream in QUEUE.all_streams],
     "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
@@ -108,6 +122,8 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "fsync_policy": (durability.fsync_policy(), lambda _: ()),
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
     "newest": (letters.newest(QUEUE), lambda words: words[1:2]),
+    "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
+    "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
 }
 
@@ -126,7 +142,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (batch, calls, diagnosis, durability, letters, reads, server)
+        for module in (batch, calls, diagnosis, durability, letters, reads, schedules, server)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -186,7 +202,7 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
 def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    of_operators = {"letters", "redrive"}
+    of_operators = {"letters", "redrive", "read_schedules", "remove_schedule", "resume_schedule"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
@@ -206,6 +222,7 @@ def test_queues_with_similar_names_share_nothing():
             queue.dead,
             queue.paused,
             queue.moving,
+            *queue.timetable,
             queue.record("1"),
             keys.queues,
         )
@@ -237,8 +254,8 @@ def source(name: str) -> str:
 
 
 def code(name: str) -> str:
-    """Return a script, whole, without its comments."""
-    return re.sub(r"--.*", "", scripts.load(name).text)
+    """Return a script, whole, without its comments, and without brackets that are text."""
+    return re.sub(r"--.*", "", scripts.load(name).text).replace("'('", "'<'")
 
 
 def split(words: str) -> list[str]:
@@ -327,5 +344,5 @@ def test_no_script_uses_what_loses_tasks_or_takes_long(name):
 def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
-    makes_work = name in {"enqueue", "enqueue_all", "redrive"}
+    makes_work = name in {"enqueue", "enqueue_all", "redrive", "fire", "define_schedule", "resume_schedule"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})
