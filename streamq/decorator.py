@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Coroutine
+from datetime import datetime
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -32,6 +33,7 @@ class _Options(TypedDict, total=False):
     retry: Retry | int | None
     retry_on: tuple[type[BaseException], ...] | None
     discard_on: tuple[type[BaseException], ...]
+    expires: float | datetime | None
     raises: tuple[type[BaseException], ...]
 
 
@@ -136,6 +138,7 @@ class TaskMaker:
         retry: Retry | int | None = None,
         retry_on: tuple[type[BaseException], ...] | None = None,
         discard_on: tuple[type[BaseException], ...] = (),
+        expires: float | datetime | None = None,
         raises: tuple[type[BaseException], ...] = (),
         bind: bool = False,
     ) -> Any:
@@ -153,6 +156,8 @@ class TaskMaker:
             retry: a policy, or at most how many attempts there are; without it a failure is the end.
             retry_on: only these exception types call for another attempt.
             discard_on: these exception types do not.
+            expires: seconds from the enqueue on, or a moment, after which no run begins any more, unless a call says
+                otherwise; see `streamq.tasks.Task.using`.
             raises: exception types that come back to the caller as themselves, and are logged without traceback.
             bind: pass the context first.
 
@@ -173,6 +178,7 @@ class TaskMaker:
                 hard_timeout=hard_timeout,
                 pool=pool,
                 retry=make_policy(retry, retry_on, discard_on),
+                expires=expires,
                 raises=tuple(raises),
                 bind=bind,
             )

@@ -20,6 +20,8 @@ class QueueKeys:
         ready: stream of messages in the order of enqueueing.
         returned: stream of messages that were handed back or reclaimed; it is read first.
         delayed: sorted set of the ids whose time has not come; the score is the due time, Redis time in ms.
+        signals: channel on which the workers of the queue are told what comes sooner than they know, and what was
+            cancelled. It has the name of `delayed`, so that the script that puts something there knows it.
         dead: stream of dead letters.
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record from the task's id.
@@ -30,7 +32,7 @@ class QueueKeys:
         self.name = name
         self.ready = f"{base}:stream:{_DEFAULT_LEVEL}"
         self.returned = f"{base}:stream:returned"
-        self.delayed = f"{base}:delayed"
+        self.delayed = self.signals = f"{base}:delayed"
         self.dead = f"{base}:dead"
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__

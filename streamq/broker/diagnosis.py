@@ -51,6 +51,7 @@ _IN_SCRIPTS = [
         "ZSCORE delayed id",
         "PUBLISH event {}",
         "PUBLISH done id",
+        "PUBLISH signals 1",
         "PUBSUB NUMPAT",
         "SADD queues name",
         "TIME",
@@ -123,11 +124,13 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "dead": queue.dead,
         "record": queue.record("id"),
         "delayed": queue.delayed,
+        "signals": queue.signals,
         "group": GROUP,
         "event": queue.events + "task:event",
         "done": keys.done + "client",
     }
-    return [*sent, ("SUBSCRIBE", ours["done"]), *([ours.get(word, word) for word in line] for line in _IN_SCRIPTS)]
+    sent += [["SUBSCRIBE", ours["done"]], ["SUBSCRIBE", ours["signals"]]]
+    return [*sent, *([ours.get(word, word) for word in line] for line in _IN_SCRIPTS)]
 
 
 async def ask(settings: Settings, queues: Iterable[str]) -> Answers:

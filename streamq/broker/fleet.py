@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,8 +11,9 @@ from typing import NamedTuple, TypeVar
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys, QueueKeys
 from streamq.broker import calls
+from streamq.broker.records import stored_error
 from streamq.config import Settings
-from streamq.errors import BrokerError, BrokerRefused, BrokerReset
+from streamq.errors import BrokerError, BrokerRefused, BrokerReset, WorkerDied
 from streamq.lifecycle import Park, is_suspect
 from streamq.message import Delivery, Malformed
 
@@ -225,15 +225,8 @@ def _by_stream(items: Iterable[T], stream: Callable[[T], str]) -> dict[str, list
 
 def _owner(settings: Settings, consumer: str, died: str) -> calls.Owner:
     most = settings.max_deaths
-    # The stored form of an error, as codec.encode_error has it; the supervisor, which comes here too, is too small
-    # for pydantic.
-    error = {
-        "type": "streamq.errors.WorkerDied",
-        "message": f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}",
-        "args": None,
-        "traceback": "",
-    }
-    return calls.Owner(consumer, died, most, json.dumps(error, separators=(",", ":")).encode())
+    message = f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}"
+    return calls.Owner(consumer, died, most, stored_error(WorkerDied, message))
 
 
 def _blamed(

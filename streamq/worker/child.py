@@ -22,6 +22,7 @@ from streamq.worker.fetcher import Fetcher
 from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lease import Lease
+from streamq.worker.listener import Listener
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 from streamq.worker.processes import PoolSettings, ProcessPool
@@ -158,6 +159,7 @@ class _Child:
             fleet, self._holdings, self._lease, outage, counters=self._counters, lease_seconds=worker.lease
         )
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
+        self._listener = Listener(job.settings, worker.queues, self._promoter, self._lost)
         self._stacks = Stacks(self._holdings)
         reporter = Reporter(worker, self._executor, outage, self._counters)
         self._watchdog = Watchdog(self._stacks, reporter, self._counters, job.say, worker.stuck_after)
@@ -171,6 +173,7 @@ class _Child:
             asyncio.create_task(self._reaper.run(), name="reaper"),
             asyncio.create_task(self._promoter.run(), name="promoter"),
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
+            asyncio.create_task(self._listener.run(), name="listener"),
         ]
 
     async def until(self, stop: Stop) -> None:

@@ -19,9 +19,10 @@ from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.message import Message
 from streamq.worker import child, promoter, reaper
-from streamq.worker.child import Job, serve
+from streamq.worker.child import Job
 from streamq.worker.stop import Stop
 from tests.proxy import SCRIPTS, Fault, Proxy, Strike
+from tests.serving import serving, until
 
 LEASE = 0.4  # seconds
 RENEWALS = 4  # in a lease
@@ -156,23 +157,6 @@ class Stage:
 
     def close(self) -> None:
         self._probe.close()
-
-
-async def until(what: Callable[[], object]) -> None:
-    while not what():  # noqa: ASYNC110 - it looks at the server
-        await asyncio.sleep(0.005)
-
-
-@contextlib.asynccontextmanager
-async def serving(job: Job) -> AsyncIterator[Stop]:
-    """Run a worker; it has to end in order."""
-    stop = Stop()
-    service = asyncio.create_task(serve(job, stop, lambda _server: None))
-    try:
-        yield stop
-    finally:
-        stop.asked.set()
-        await service
 
 
 @pytest.fixture
@@ -502,7 +486,7 @@ LOOK = ("INFO#2", "CONFIG GET", "forbidden")
 WORKING = {
     plain: (
         *(SET_UP, "INFO", *LOOK, "create_group", "create_group#2", "register_queues", "CLIENT ID", "XREADGROUP"),
-        *("PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
+        *("SUBSCRIBE", "PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
     ),
     heard: ("announce", "announce#2", "announce#3"),
     delayed: ("due", "promote"),
