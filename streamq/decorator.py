@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
@@ -39,6 +40,7 @@ class _Options(TypedDict, total=False):
     retry: Retry | int | None
     retry_on: tuple[type[BaseException], ...] | None
     discard_on: tuple[type[BaseException], ...]
+    expires: float | datetime | None
     raises: tuple[type[BaseException], ...]
     unique: By | None
     debounce: By | None
@@ -149,6 +151,7 @@ class TaskMaker:
         retry: Retry | int | None = None,
         retry_on: tuple[type[BaseException], ...] | None = None,
         discard_on: tuple[type[BaseException], ...] = (),
+        expires: float | datetime | None = None,
         raises: tuple[type[BaseException], ...] = (),
         unique: By | None = None,
         debounce: By | None = None,
@@ -173,6 +176,8 @@ class TaskMaker:
             retry: a policy, or at most how many attempts there are; without it a failure is the end.
             retry_on: only these exception types call for another attempt.
             discard_on: these exception types do not.
+            expires: seconds from the enqueue on, or a moment, after which no run begins any more, unless a call says
+                otherwise; see `streamq.tasks.Task.using`.
             raises: exception types that come back to the caller as themselves, and are logged without traceback.
             unique: ``by("user_id")``: a call that is the same as one that has not ended is not enqueued; see
                 `streamq.uniqueness.by` for what is the same and how long. The enqueue returns the result of the first,
@@ -197,6 +202,7 @@ class TaskMaker:
             hard_timeout=hard_timeout,
             pool=pool,
             retry=make_policy(retry, retry_on, discard_on),
+            expires=expires,
             raises=tuple(raises),
             only_one=choose(unique, debounce, throttle),
             schedule=check_schedule(schedule),

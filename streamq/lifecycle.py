@@ -60,6 +60,13 @@ class FailedForNow:
 
 
 @dataclass(frozen=True, slots=True)
+class Expired:
+    """It was too late to begin; `error` says so."""
+
+    error: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """No further attempt is to be made, but the message is to be kept for a human; `reason` says why."""
 
@@ -87,7 +94,7 @@ class Died:
     how: str
 
 
-Outcome = Succeeded | Failed | FailedForNow | Rejected | Unroutable | Abandoned | Died
+Outcome = Succeeded | Failed | FailedForNow | Expired | Rejected | Unroutable | Abandoned | Died
 
 
 def is_suspect(deaths: int, max_deaths: int) -> bool:
@@ -152,6 +159,8 @@ def decide(outcome: Outcome, delivery: Delivery, now_ms: int, unknown_ttl_ms: fl
             step: Step = Complete(State.SUCCEEDED, result)
         case Failed(error):
             step = Complete(State.FAILED, error)
+        case Expired(error):
+            step = Complete(State.EXPIRED, error)
         case FailedForNow(error, seconds):
             step = Park(seconds, "retry", delivery.attempt + 1, error)
         case Rejected(error, reason):

@@ -11,7 +11,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
@@ -26,13 +27,11 @@ from streamq.results import AsyncResult
 from streamq.retry import Retry
 from streamq.schedule.plan import Missed
 from streamq.schedule.rules import Rule
-from streamq.sending import SendOptions, Steering
+from streamq.sending import SendOptions, delay_of, expiry_of
 from streamq.uniqueness import By, OnlyOne, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_LONGEST_COUNTDOWN = 100 * 365.25 * 24 * 3600
 
 
 def new_task_id() -> str:
@@ -65,6 +64,7 @@ class TaskOptions:
         hard_timeout: seconds after which a run has failed, whatever it does.
         pool: ``process``: it runs in a process of its own.
         retry: when a failed run is tried again; None: never.
+        expires: seconds from the enqueue on, or the moment, after which no run begins any more; None: there is none.
         raises: exception types that come back to the caller as themselves.
         only_one: of which calls there is to be only one; None: there may be as many as there are enqueued.
         bind: the function's first parameter is the context.
@@ -79,6 +79,7 @@ class TaskOptions:
     hard_timeout: float | None
     pool: str | None
     retry: Retry | None
+    expires: float | datetime | None
     raises: tuple[type[BaseException], ...]
     only_one: OnlyOne | None
     bind: bool
@@ -120,6 +121,8 @@ class Sender(Generic[P, R]):
         queue: str | None = None,
         task_id: str | None = None,
         countdown: float | None = None,
+        eta: datetime | None = None,
+        expires: float | datetime | None = None,
         durability: Durability | None = None,
         priority: int | None = None,
         unique: By | None = None,
@@ -129,13 +132,11 @@ class Sender(Generic[P, R]):
         self.task = task
         self.queue = check_name("queue", task.options.queue if queue is None else queue)
         self.task_id = None if task_id is None else check_task_id(task_id)
-        is_number = isinstance(countdown, (int, float)) and not isinstance(countdown, bool)
-        if countdown is not None and not (is_number and 0 <= countdown <= _LONGEST_COUNTDOWN):
-            raise ConfigError(f"countdown must be 0 or more seconds, and less than a century, not {countdown!r}")
-        self.delay_ms = 0 if countdown is None else round(countdown * 1000)
+        self.delay_ms = delay_of(countdown, eta)
+        expiry = expiry_of(task.options.expires if expires is None else expires)
         self.durability = None if durability is None else check_durability(durability)
         level = check_priority(task.options.priority if priority is None else priority)
-        self.steering = Steering(level=None if level == DEFAULT_LEVEL else level).encode()
+        self.steering = replace(expiry, level=None if level == DEFAULT_LEVEL else level).encode()
         self.only_one = choose(unique, debounce, throttle) or task.options.only_one
         if self.only_one is not None:
             self.delay_ms = self.only_one.check(task.options.name, task.call_codec.signature, self.delay_ms)
@@ -238,7 +239,12 @@ class Task(Sender[P, R]):
             options: as follows.
             queue: another queue than the task's own.
             task_id: an id of your own; as long as its record lives, enqueueing it again does nothing.
-            countdown: seconds to wait before a worker may have it.
+            countdown: seconds to wait before a worker may have it, up to a century.
+            eta: the moment from which on a worker may have it, as a datetime with its time zone; one that has passed
+                means now. It is compared with the clock of Redis, to which the wait of a countdown is added as well.
+            expires: seconds from the enqueue on, or the moment as a datetime with its time zone, after which no run
+                begins any more, be it the first or a retry: when a worker comes to it, the task ends as ``expired``.
+                What has begun goes on. In place of what the task says; by the clock of Redis.
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
             priority: another level than the task's own, 0 to 9; in its queue, larger ones come first.

@@ -22,6 +22,8 @@ class QueueKeys:
         ready: the stream of the level that most messages have.
         returned: stream of messages that were handed back or reclaimed; it is read first.
         delayed: sorted set of the ids whose time has not come; the score is the due time, Redis time in ms.
+        signals: channel on which the workers of the queue are told what comes sooner than they know, and what was
+            cancelled. It has the name of `delayed`, so that the script that puts something there knows it.
         dead: stream of dead letters.
         paused: is there while nobody is to fetch from the queue.
         moving: sorted set of the ids that are on their way to another queue; the score is the due time there.
@@ -39,7 +41,7 @@ class QueueKeys:
         self.levels = tuple(f"{base}:stream:{level}" for level in LEVELS)
         self.ready = self.levels[DEFAULT_LEVEL]
         self.returned = f"{base}:stream:returned"
-        self.delayed = f"{base}:delayed"
+        self.delayed = self.signals = f"{base}:delayed"
         self.dead = f"{base}:dead"
         self.paused = f"{base}:paused"
         self.moving = f"{base}:moving"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from streamq.broker.calls import Owner
+from streamq.broker.records import stored_error
 from streamq.config import Settings
+from streamq.errors import WorkerDied
 from streamq.lifecycle import is_suspect
 from streamq.message import Delivery
 
@@ -24,15 +25,8 @@ Places = AbstractSet[tuple[str, bytes]]  # of deliveries: stream and entry
 def owner_of(settings: Settings, consumer: str, died: str) -> Owner:
     """Say who held deliveries, and how it died."""
     most = settings.max_deaths
-    # The stored form of an error, as codec.encode_error has it; the supervisor, which comes here too, is too small
-    # for pydantic.
-    error = {
-        "type": "streamq.errors.WorkerDied",
-        "message": f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}",
-        "args": None,
-        "traceback": "",
-    }
-    return Owner(consumer, died, most, json.dumps(error, separators=(",", ":")).encode())
+    message = f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}"
+    return Owner(consumer, died, most, stored_error(WorkerDied, message))
 
 
 def blamed(

@@ -501,7 +501,7 @@ LOOK = ("INFO#2", "CONFIG GET", "forbidden")
 WORKING = {
     plain: (
         *(SET_UP, "INFO", *LOOK, "create_group", "create_group#2", "register_queues", "CLIENT ID", "XREADGROUP"),
-        *("PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
+        *("SUBSCRIBE", "PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
     ),
     heard: ("announce", "announce#2", "announce#3"),
     delayed: ("due", "promote"),

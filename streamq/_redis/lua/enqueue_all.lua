@@ -3,7 +3,7 @@
 -- left as it is, so sending again is safe. Of all scripts the only one whose keys may be of several queues.
 -- KEYS: for each message: stream of its level, delayed set, record, then what its terms bring
 --       (lock: the lock, and of its holder, as far as it is known: record, level's stream, returned stream)
--- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms, options,
+-- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms (see put), options,
 --       terms (empty: none; else JSON: the types of the keys that they bring, then each with the place of its first)
 -- Returns the positions of the messages whose queues are new, or whose ids have records already: the reply that said
 -- that the queue is new may have got lost; of messages whose lock is held: position and holder's id, one by one;
@@ -21,9 +21,9 @@ for word = 2, #ARGV, 8 do
   messages[#messages + 1] = { at = at, word = word, brings = terms.brings, lock = terms.lock }
   at = at + 3 + #terms.brings
   if terms.lock then locks = lock_commands end
-  channels[#channels + 1] = ARGV[word] .. ARGV[word + 3] .. (tonumber(ARGV[word + 5]) > 0 and ':delayed' or ':queued')
+  channels[#channels + 1] = ARGV[word] .. ARGV[word + 3] .. (tonumber(ARGV[word + 5]) ~= 0 and ':delayed' or ':queued')
 end
-local commands = { 'EXISTS', 'HEXISTS', 'HSET', 'TYPE', 'XADD', 'ZADD' }
+local commands = { 'EXISTS', 'HEXISTS', 'HSET', 'TYPE', 'XADD', 'ZADD', 'ZRANGEBYSCORE' }
 local forbidden = find_forbidden(commands, locks) or find_forbidden_channel(channels)
 if forbidden then return redis.error_reply('NOPERM this user has no permissions for ' .. forbidden) end
 for _, message in ipairs(messages) do
