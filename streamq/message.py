@@ -55,7 +55,8 @@ class Message(NamedTuple):
         task: the registered name of the function.
         queue: where it waits.
         args: the arguments as `codec` encodes them.
-        delay_ms: how long it waits, from the enqueue on, before a worker may have it.
+        delay_ms: how long it waits, from the enqueue on, before a worker may have it; below 0: the negative of the
+            Redis time at which a worker may, ms.
         options: what else of its enqueue workers are to heed, as `sending` encodes it; most messages have none.
         terms: what its enqueue itself has to heed; None of what was read from a stream.
     """

@@ -12,10 +12,10 @@ from pydantic_core import from_json
 from streamq.codec import UNENCODABLE, encode_plain
 from streamq.errors import EncodeError
 from streamq.message import Lock
-from streamq.uniqueness import Rule
+from streamq.uniqueness import OnlyOne
 
 
-def lock_of(rule: Rule, task: str, arguments: Mapping[str, Any]) -> Lock:
+def lock_of(rule: OnlyOne, task: str, arguments: Mapping[str, Any]) -> Lock:
     """Make the lock that one call has to take; calls that count as the same get the same.
 
     Args:

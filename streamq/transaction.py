@@ -92,8 +92,7 @@ class Transaction:
     def _tell(self, holders: dict[int, str]) -> None:
         """Have results be those of the tasks that are there in place of theirs."""
         for position, holder in holders.items():
-            self._results[position].id = holder
-            self._results[position].duplicate = True
+            self._results[position].of_another(holder, is_chosen=False)
 
     def __enter__(self) -> Self:
         return self._begin()

@@ -72,7 +72,7 @@ def by(
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class OnlyOne:
     """What comes of ``unique=``, ``throttle=`` or ``debounce=``.
 
     Attributes:
@@ -102,7 +102,7 @@ class Rule:
         return self.delay_ms or delay_ms
 
 
-def choose(unique: By | None, debounce: By | None, throttle: By | None) -> Rule | None:
+def choose(unique: By | None, debounce: By | None, throttle: By | None) -> OnlyOne | None:
     """Make the rule of which no more than one is given.
 
     Raises:
@@ -119,24 +119,24 @@ def choose(unique: By | None, debounce: By | None, throttle: By | None) -> Rule 
         return _make_unique(unique)
     if throttle:
         _expect("throttle", throttle, needed=("seconds",))
-        return Rule("throttle", throttle.what, Lock("", "done", _ms(throttle.seconds)))
+        return OnlyOne("throttle", throttle.what, Lock("", "done", _ms(throttle.seconds)))
     if debounce:
         _expect("debounce", debounce, needed=("seconds",), allowed=("max_wait",))
         longest = None if debounce.max_wait is None else _ms(debounce.max_wait)
         lock = Lock("", "delayed", _BOUND_MS, renews=True, longest_ms=longest)
-        return Rule("debounce", debounce.what, lock, _ms(debounce.seconds))
+        return OnlyOne("debounce", debounce.what, lock, _ms(debounce.seconds))
     return None
 
 
-def _make_unique(unique: By) -> Rule:
+def _make_unique(unique: By) -> OnlyOne:
     while_ = unique.while_ or "running"
     if while_ == "done":
         _expect("unique", unique, needed=("ttl",), allowed=("while_",))
     else:
         _expect("unique", unique, allowed=("while_", "ttl"))
     if unique.ttl is None:
-        return Rule("unique", unique.what, Lock("", while_, _BOUND_MS, renews=True))
-    return Rule("unique", unique.what, Lock("", while_, _ms(unique.ttl)))
+        return OnlyOne("unique", unique.what, Lock("", while_, _BOUND_MS, renews=True))
+    return OnlyOne("unique", unique.what, Lock("", while_, _ms(unique.ttl)))
 
 
 def _expect(name: str, given: By, *, needed: tuple[str, ...] = (), allowed: tuple[str, ...] = ()) -> None:

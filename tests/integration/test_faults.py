@@ -14,14 +14,15 @@ import pytest
 
 from streamq import State, by, results
 from streamq._redis.keys import GROUP, Keys
-from streamq.broker import calls, fleet
+from streamq.broker import blame, calls, rescue
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.message import Message
 from streamq.worker import child, promoter, reaper
-from streamq.worker.child import Job, serve
+from streamq.worker.child import Job
 from streamq.worker.stop import Stop
 from tests.proxy import SCRIPTS, Fault, Proxy, Strike
+from tests.serving import serving, until
 
 LEASE = 0.4  # seconds
 RENEWALS = 4  # in a lease
@@ -158,23 +159,6 @@ class Stage:
         self._probe.close()
 
 
-async def until(what: Callable[[], object]) -> None:
-    while not what():  # noqa: ASYNC110 - it looks at the server
-        await asyncio.sleep(0.005)
-
-
-@contextlib.asynccontextmanager
-async def serving(job: Job) -> AsyncIterator[Stop]:
-    """Run a worker; it has to end in order."""
-    stop = Stop()
-    service = asyncio.create_task(serve(job, stop, lambda _server: None))
-    try:
-        yield stop
-    finally:
-        stop.asked.set()
-        await service
-
-
 @pytest.fixture
 def quick(monkeypatch):
     """Have those look more often who wait for what may have got lost."""
@@ -288,7 +272,7 @@ async def retried(stage: Stage) -> None:
 
 async def deadly(stage: Stage) -> None:
     """A worker has died under a task that is known for that, also in a process of its own: it is a dead letter."""
-    too_many = MAX_DEATHS + fleet._DEATHS_OF_OTHERS
+    too_many = MAX_DEATHS + blame.DEATHS_OF_OTHERS
     task_id = await stage.enqueue()
     add_again(stage, task_id, "deaths", too_many - 1)
     take_as(stage, "ghost", idle_ms=60_000)
@@ -354,7 +338,7 @@ async def rescued(stage: Stage) -> None:
     await stage.enqueue()
     take_as(stage, "ghost", idle_ms=0)
     with contextlib.suppress(BrokerError):  # if it fails, the lease brings the task back
-        await asyncio.to_thread(fleet.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
+        await asyncio.to_thread(rescue.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
     async with stage.successor():
         await stage.ended()
 
@@ -517,7 +501,7 @@ LOOK = ("INFO#2", "CONFIG GET", "forbidden")
 WORKING = {
     plain: (
         *(SET_UP, "INFO", *LOOK, "create_group", "create_group#2", "register_queues", "CLIENT ID", "XREADGROUP"),
-        *("PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
+        *("SUBSCRIBE", "PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
     ),
     heard: ("announce", "announce#2", "announce#3"),
     delayed: ("due", "promote"),

@@ -28,7 +28,7 @@ def put(q, *messages):
     found = None
     while found is None or found.seen:
         found = q.run(batch.enqueue_all(q.keys, messages, found))
-    return found.holders
+    return found.there
 
 
 def ids(q):
@@ -68,7 +68,7 @@ def test_sending_again_is_no_duplicate_of_itself(q, rule):
     seen = q.run(batch.enqueue_all(q.keys, [call("2", rule)]))
     for _ in range(2):
         again = q.run(batch.enqueue_all(q.keys, [call("2", rule)], seen))
-        assert (again.holders, again.seen) == ({}, {})
+        assert (again.there, again.seen) == ({}, {})
     assert put(q, call("2", rule)) == {}
     assert ids(q) == ["2"]
     assert put(q, call("3", rule)) == {0: "2"}
@@ -237,10 +237,10 @@ def test_of_two_that_find_it_stale_one_takes_it(q):
     q.finish(*q.fetch())
     found = [q.run(batch.enqueue_all(q.keys, [call(one)])) for one in ("2", "3")]
     assert [one.seen for one in found] == [{0: "5:1"}] * 2
-    assert q.run(batch.enqueue_all(q.keys, [call("2")], found[0])).holders == {}
+    assert q.run(batch.enqueue_all(q.keys, [call("2")], found[0])).there == {}
     late = q.run(batch.enqueue_all(q.keys, [call("3")], found[1]))
-    assert (late.holders, late.seen) == ({}, {0: "5:2"})
-    assert q.run(batch.enqueue_all(q.keys, [call("3")], late)).holders == {0: "2"}
+    assert (late.there, late.seen) == ({}, {0: "5:2"})
+    assert q.run(batch.enqueue_all(q.keys, [call("3")], late)).there == {0: "2"}
     assert ids(q) == ["2"]
 
 

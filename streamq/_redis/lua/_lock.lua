@@ -22,7 +22,7 @@ end
 -- has seen: then the keys are not those of the holder, and the caller has to come again with them.
 local function find_holder(lock, holder, stream, returned, group, terms)
   local value = redis.call('HGET', lock, 'holder')
-  local other = value and string.match(value, '^%w+:([!-~]+)$') -- else it was written by hand, and locks nothing
+  local other = value and string.match(value, '^%d:([!-~]+)$') -- else it was written by hand, and locks nothing
   if not other then return nil end
   if value ~= terms.seen then return nil, value end
   return holds(holder, stream, returned, group, terms.rule) and other or nil
@@ -39,9 +39,9 @@ end
 -- Gives a task that waits for its time another call's arguments, and a later time.
 local function replace(delayed, holder, channels, queue, id, task, args, delay, options, terms)
   local since = redis.call('HGET', holder, 'at')
-  local due = math.min(now + delay, terms.longest and since + terms.longest or math.huge)
+  local due = math.min(due_after(delay), terms.longest and since + terms.longest or math.huge)
   local more = options ~= '' and cjson.encode({ 'options', options }) or '[]'
-  redis.call('ZADD', delayed, due, id)
+  put_off(delayed, id, due)
   redis.call('HSET', holder, 'args', args, 'more', more)
   if listening then tell(channels, queue, task, id, 'delayed', { due = due }) end
 end

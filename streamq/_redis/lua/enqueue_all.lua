@@ -1,14 +1,16 @@
 #!lua
 -- Puts new messages on their queues, all or none: looks first whether anything could fail. An id that has a record is
 -- left as it is, so sending again is safe. Of all scripts the only one whose keys may be of several queues.
--- KEYS: for each message: ready stream, delayed set, record, then what its terms bring
+-- KEYS: for each message: stream of its level, delayed set, record, then what its terms bring
 --       (lock: the lock, and of its holder, as far as it is known: record, level's stream, returned stream)
--- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms, options,
+-- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms (see put), options,
 --       terms (empty: none; else JSON: the types of the keys that they bring, then each with the place of its first)
--- Returns the positions of the messages whose queues are new, or whose ids have records already: the reply that said
--- that the queue is new may have got lost; of messages whose lock is held: position and holder's id, one by one;
--- and of messages whose lock may be held: position and what the lock holds: then nothing was put.
+-- Returns the positions of the messages whose queues are new; of messages that were not put, position and id, one by
+-- one, of the task that is there: their own if it was known (then the reply that said that the queue is new may have
+-- got lost), or the holder of their lock; and of messages whose lock may be held, position and what the lock holds:
+-- then nothing was put.
 --@include events
+--@include level
 --@include put
 --@include refuse
 --@include lock
@@ -20,9 +22,9 @@ for word = 2, #ARGV, 8 do
   messages[#messages + 1] = { at = at, word = word, brings = terms.brings, lock = terms.lock }
   at = at + 3 + #terms.brings
   if terms.lock then locks = lock_commands end
-  channels[#channels + 1] = ARGV[word] .. ARGV[word + 3] .. (tonumber(ARGV[word + 5]) > 0 and ':delayed' or ':queued')
+  channels[#channels + 1] = ARGV[word] .. ARGV[word + 3] .. (tonumber(ARGV[word + 5]) ~= 0 and ':delayed' or ':queued')
 end
-local commands = { 'EXISTS', 'HEXISTS', 'HSET', 'TYPE', 'XADD', 'ZADD' }
+local commands = { 'EXISTS', 'HEXISTS', 'HSET', 'TYPE', 'XADD', 'ZADD', 'ZRANGEBYSCORE' }
 local forbidden = find_forbidden(commands, locks) or find_forbidden_channel(channels)
 if forbidden then return redis.error_reply('NOPERM this user has no permissions for ' .. forbidden) end
 for _, message in ipairs(messages) do
@@ -51,7 +53,7 @@ for n, message in ipairs(messages) do
     write(lock, delayed, value, message.holder, message.lock)
     held[#held + 1], held[#held + 2] = n - 1, message.holder
   elseif not put(stream, delayed, record, channels, queue, id, task, args, delay, options) then
-    noted[#noted + 1] = n - 1
+    held[#held + 1], held[#held + 2] = n - 1, id
   elseif message.lock then
     write(lock, delayed, message.lock.value, id, message.lock, true)
   end
