@@ -1,35 +1,95 @@
-"""The call that enqueues messages of several queues, all or none. Pure: nothing is sent here."""
+"""The call that enqueues messages of several queues, all or none, or on terms. Pure: nothing is sent here.
+
+It takes a second call where a lock is not free: the first finds who has it, and the second brings the keys of that
+holder, for every key that a script touches is to be known to the server. So a call that finds its lock free, which is
+the rule, takes one round trip, and nothing has to be read before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from streamq._redis.keys import GROUP, Keys
+from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq.errors import BrokerError, BrokerRefused
-from streamq.message import Message
+from streamq.message import Lock, Message
 
 _ENQUEUE_ALL = load("enqueue_all")
+_OWN_KEYS = 3  # of each message; those that its terms bring come after them
 
 
-def enqueue_all(keys: Keys, messages: Sequence[Message]) -> Call[set[str]]:
+class Put(NamedTuple):
+    """What came of an enqueue.
+
+    Attributes:
+        queues: whose names are to be noted: those that are new, and those that had a message already, because the
+            reply that said that they are new may have got lost.
+        holders: of messages whose lock is held, by id: the id of the holder; they were not put.
+        seen: of messages whose lock may be held, by id: what it holds; if there are any, no message was put, and the
+            call is to be made again with this.
+    """
+
+    queues: set[str]
+    holders: dict[str, str]
+    seen: dict[str, str]
+
+
+def enqueue_all(keys: Keys, messages: Sequence[Message], seen: Mapping[str, str] | None = None) -> Call[Put]:
     """Put messages on their queues, all or none; those with a known id are left alone.
 
-    Returns the queues whose names are to be noted: those that are new, and those that had a message already, because
-    the reply that said that they are new may have got lost.
+    Args:
+        keys: of the namespace.
+        messages: what to put.
+        seen: what the call before this one has seen of locks.
     """
     words: list[Word] = []
     args: list[Word] = [GROUP]
     for message in messages:
         queue = keys.queue(message.queue)
-        words += (queue.ready, queue.delayed, queue.record(message.id))
+        brought, terms = ([], "") if message.terms is None else _bring(queue, message, (seen or {}).get(message.id))
+        words += (queue.ready, queue.delayed, queue.record(message.id), *brought)
         args += (queue.events, queue.name, message.id, message.task, message.args)
-        args += (message.delay_ms, message.options)
+        args += (message.delay_ms, message.options, terms)
 
-    def read(reply: list[int]) -> set[str]:
-        return {messages[position].queue for position in reply}
+    def read(reply: list[list[Any]]) -> Put:
+        noted, held, asked = reply
+        return Put(
+            {messages[position].queue for position in noted},
+            {messages[held[n]].id: held[n + 1].decode() for n in range(0, len(held), 2)},
+            {messages[asked[n]].id: asked[n + 1].decode("ascii", "replace") for n in range(0, len(asked), 2)},
+        )
 
     return Call(("EVALSHA", _ENQUEUE_ALL.digest, len(words), *words, *args), read, _ENQUEUE_ALL)
+
+
+def _bring(queue: QueueKeys, message: Message, seen: str | None) -> tuple[list[str], str]:
+    """Collect the keys that the terms of a message bring, and say in JSON what they are."""
+    brought: list[str] = []
+    said: dict[str, Any] = {"brings": []}
+    if message.terms and message.terms.lock:
+        said["lock"] = {"place": _OWN_KEYS + len(brought), **_lock_terms(message.terms.lock, queue, message.id, seen)}
+        brought += _lock_keys(message.terms.lock, queue, message.id, seen)
+        said["brings"] += ("string", "hash", "stream", "stream")
+    return brought, json.dumps(said, separators=(",", ":"))
+
+
+def _lock_keys(lock: Lock, queue: QueueKeys, task_id: str, seen: str | None) -> list[str]:
+    """List the keys of a lock; as long as its holder is not known, those of the message itself stand in for its."""
+    level, _, holder = (seen or _lock_value(queue, task_id)).partition(":")
+    return [queue.lock(lock.name), queue.record(holder), queue.stream(level), queue.returned]
+
+
+def _lock_terms(lock: Lock, queue: QueueKeys, task_id: str, seen: str | None) -> dict[str, Any]:
+    said = {"rule": lock.rule, "ttl": lock.ttl_ms, "value": _lock_value(queue, task_id)}
+    more = {"renews": lock.renews or None, "longest": lock.longest_ms, "seen": seen}
+    return said | {name: value for name, value in more.items() if value is not None}
+
+
+def _lock_value(queue: QueueKeys, task_id: str) -> str:
+    """Make what a lock holds: where its holder is, for those who want to know whether it still is."""
+    return f"{queue.ready.rpartition(':')[2]}:{task_id}"
 
 
 def clarified(error: BrokerError, messages: Sequence[Message]) -> BrokerError:

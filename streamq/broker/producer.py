@@ -13,7 +13,6 @@ from operator import attrgetter, itemgetter
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
-from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
 from streamq.broker import calls
@@ -28,6 +27,11 @@ from streamq.message import Message
 
 _BULK = 250  # messages in one script; more would hold up other clients for over a millisecond
 _CONFIRMED_TOGETHER = 8  # scripts: an fsync can take a second, so that one for each would make a bulk slow
+
+
+def _have_terms(messages: Iterable[Message]) -> bool:
+    """Tell whether these have to be put by the script that heeds terms."""
+    return any(message.terms is not None for message in messages)
 
 
 class Broker:
@@ -90,80 +94,107 @@ class Broker:
         """The last part of this process's channel."""
         return self.doorbell.channel.removeprefix(self.keys.done)
 
-    def _bulk(self, messages: Iterable[Message]) -> Iterator[tuple[str, Call[calls.Enqueued]]]:
+    def _bulk(self, messages: Iterable[Message]) -> Iterator[tuple[str, list[Message]]]:
         by_queue = attrgetter("queue")
         for queue, group in groupby(sorted(messages, key=by_queue), key=by_queue):
             while some := list(islice(group, _BULK)):
-                yield queue, calls.enqueue(self.keys.queue(queue), some)
-
-    def _bulk_confirmed(self, messages: Iterable[Message]) -> Iterator[tuple[str, list[Call[calls.Enqueued]]]]:
-        for queue, group in groupby(self._bulk(messages), key=itemgetter(0)):
-            while some := [call for _, call in islice(group, _CONFIRMED_TOGETHER)]:
                 yield queue, some
 
-    def enqueue(self, message: Message, durability: Durability | None = None) -> None:
-        """Put one message on its queue: one script, one round trip."""
-        if (durability or self.settings.durability) != "async":
-            self.enqueue_many((message,), durability)
-            return
+    def _bulk_confirmed(self, messages: Iterable[Message]) -> Iterator[tuple[str, list[list[Message]]]]:
+        for queue, group in groupby(self._bulk(messages), key=itemgetter(0)):
+            while chunks := [some for _, some in islice(group, _CONFIRMED_TOGETHER)]:
+                yield queue, chunks
+
+    def enqueue(self, message: Message, durability: Durability | None = None) -> str | None:
+        """Put one message on its queue: one script, one round trip.
+
+        Returns:
+            The id of the task that holds its lock, if one does; then it was not put.
+        """
+        if message.terms is not None or (durability or self.settings.durability) != "async":
+            return self.enqueue_many((message,), durability).get(message.id)
         found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
         if found.new_queue or found.known:
             self.sync.run(calls.register_queues(self.keys, [message.queue]))
+        return None
 
-    async def aenqueue(self, message: Message, durability: Durability | None = None) -> None:
-        """Put one message on its queue: one script, one round trip."""
-        if (durability or self.settings.durability) != "async":
-            await self.aenqueue_many((message,), durability)
-            return
+    async def aenqueue(self, message: Message, durability: Durability | None = None) -> str | None:
+        """Put one message on its queue, as `enqueue` does."""
+        if message.terms is not None or (durability or self.settings.durability) != "async":
+            return (await self.aenqueue_many((message,), durability)).get(message.id)
         found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
         if found.new_queue or found.known:
             await self.on_loop.run(calls.register_queues(self.keys, [message.queue]))
+        return None
 
-    def enqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
+    def enqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> dict[str, str]:
         """Put messages on their queues, some hundred to a round trip, in the order given for each queue.
+
+        Returns:
+            For the id of each message that was not put: the id of the task that holds its lock.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
         """
-        wanted = self._wanted(durability)
+        wanted, holders = self._wanted(durability), dict[str, str]()
         if wanted != "async":
-            self._enqueue_confirmed(messages, wanted)
-            return
-        for queue, call in self._bulk(messages):
-            found = self.sync.run(call)
+            return self._enqueue_confirmed(messages, wanted)
+        for queue, some in self._bulk(messages):
+            if _have_terms(some):
+                holders |= self.enqueue_all(some, wanted)
+                continue
+            found = self.sync.run(calls.enqueue(self.keys.queue(queue), some))
             if found.new_queue or found.known:
                 self.sync.run(calls.register_queues(self.keys, [queue]))
+        return holders
 
-    async def aenqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
+    async def aenqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> dict[str, str]:
         """Put messages on their queues, as `enqueue_many` does."""
-        wanted = self._wanted(durability)
+        wanted, holders = self._wanted(durability), dict[str, str]()
         if wanted != "async":
-            await self._aenqueue_confirmed(messages, wanted)
-            return
-        for queue, call in self._bulk(messages):
-            found = await self.on_loop.run(call)
+            return await self._aenqueue_confirmed(messages, wanted)
+        for queue, some in self._bulk(messages):
+            if _have_terms(some):
+                holders |= await self.aenqueue_all(some, wanted)
+                continue
+            found = await self.on_loop.run(calls.enqueue(self.keys.queue(queue), some))
             if found.new_queue or found.known:
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
+        return holders
 
-    def _enqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:
+    def _enqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> dict[str, str]:
         self._require(wanted)
-        for queue, some in self._bulk_confirmed(messages):
-            found, missing = self.sync.run_confirmed(some, confirmation(wanted))
+        holders = dict[str, str]()
+        for queue, chunks in self._bulk_confirmed(messages):
+            if any(map(_have_terms, chunks)):
+                for some in chunks:
+                    holders |= self.enqueue_all(some, wanted)
+                continue
+            to_send = [calls.enqueue(self.keys.queue(queue), some) for some in chunks]
+            found, missing = self.sync.run_confirmed(to_send, confirmation(wanted))
             if any(one.new_queue or one.known for one in found):
                 self.sync.run(calls.register_queues(self.keys, [queue]))
             if missing:
                 raise self._not_durable(wanted, missing)
+        return holders
 
-    async def _aenqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:
+    async def _aenqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> dict[str, str]:
         if wanted not in self._can_confirm:
             await asyncio.to_thread(self._require, wanted)
-        for queue, some in self._bulk_confirmed(messages):
-            found, missing = await self.on_loop.run_confirmed(some, confirmation(wanted))
+        holders = dict[str, str]()
+        for queue, chunks in self._bulk_confirmed(messages):
+            if any(map(_have_terms, chunks)):
+                for some in chunks:
+                    holders |= await self.aenqueue_all(some, wanted)
+                continue
+            to_send = [calls.enqueue(self.keys.queue(queue), some) for some in chunks]
+            found, missing = await self.on_loop.run_confirmed(to_send, confirmation(wanted))
             if any(one.new_queue or one.known for one in found):
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
             if missing:
                 raise self._not_durable(wanted, missing)
+        return holders
 
     def _wanted(self, durability: Durability | None) -> Durability:
         return check_durability(self.settings.durability if durability is None else durability)
@@ -177,42 +208,57 @@ class Broker:
         self._can_confirm.discard(wanted)  # another server may be the master by now: the next call asks again
         return NotDurable(f"enqueued, but not as safe as durability={wanted!r} asks: {missing}")
 
-    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
-        """Put messages on their queues, all or none: one script, one round trip.
+    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[str, str]:
+        """Put messages on their queues, all or none: one script, one round trip, or two if a lock is not free.
+
+        Returns:
+            For the id of each message that was not put: the id of the task that holds its lock.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
             NotDurable: all are in Redis, but have not been confirmed in time.
         """
-        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        wanted, seen, missing = self._wanted(durability), dict[str, str](), ""
         try:
-            if wanted == "async":
-                new = self.sync.run(call)
-            else:
-                self._require(wanted)
-                [new], missing = self.sync.run_confirmed([call], confirmation(wanted))
+            while True:
+                call = enqueue_all(self.keys, messages, seen)
+                if wanted == "async":
+                    put = self.sync.run(call)
+                else:
+                    self._require(wanted)
+                    [put], missing = self.sync.run_confirmed([call], confirmation(wanted))
+                seen |= put.seen
+                if not put.seen:
+                    break
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
-        if new:
-            self.sync.run(calls.register_queues(self.keys, new))
+        if put.queues:
+            self.sync.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
+        return put.holders
 
-    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
+    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[str, str]:
         """Put messages on their queues, all or none, as `enqueue_all` does."""
-        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        wanted, seen, missing = self._wanted(durability), dict[str, str](), ""
         try:
-            if wanted == "async":
-                new = await self.on_loop.run(call)
-            else:
-                await asyncio.to_thread(self._require, wanted)
-                [new], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
+            while True:
+                call = enqueue_all(self.keys, messages, seen)
+                if wanted == "async":
+                    put = await self.on_loop.run(call)
+                else:
+                    await asyncio.to_thread(self._require, wanted)
+                    [put], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
+                seen |= put.seen
+                if not put.seen:
+                    break
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
-        if new:
-            await self.on_loop.run(calls.register_queues(self.keys, new))
+        if put.queues:
+            await self.on_loop.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
+        return put.holders
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""

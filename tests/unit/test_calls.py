@@ -18,7 +18,7 @@ from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq.broker import batch, calls, diagnosis, durability, letters, reads
 from streamq.lifecycle import Park, State
-from streamq.message import Delivery, Malformed, Message
+from streamq.message import Delivery, Lock, Malformed, Message, Terms
 
 KEYS = Keys("sq")
 QUEUE = KEYS.queue("orders")
@@ -73,8 +73,13 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
 REGISTER = calls.register_queues(KEYS, ["a", "b"])
 # The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
 OTHERS = [message._replace(queue=f"orders.{number}") for number, message in enumerate(MESSAGES)]
+LOCKED = [message._replace(terms=Terms(Lock("shop.buy:1a", "running", 1000))) for message in MESSAGES]
+SEEN = {message.id: f"5:{{x}}:{message.id}" for message in LOCKED}
 SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
-    "enqueue_all": [batch.enqueue_all(KEYS, MESSAGES), batch.enqueue_all(KEYS, OTHERS), batch.enqueue_all(KEYS, [])],
+    "enqueue_all": [
+        *(batch.enqueue_all(KEYS, messages) for messages in (MESSAGES, OTHERS, [])),
+        *(batch.enqueue_all(KEYS, LOCKED, seen) for seen in (None, SEEN)),
+    ],
 }
 ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
 # The keys of a plain command are where the command has them.
@@ -139,7 +144,7 @@ def test_a_script_touches_one_slot(name):
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
     """Three of each message's queue, all in the slot of that queue; with one queue it is one slot, as ever."""
-    one_queue, several, nothing = SEVERAL_QUEUES["enqueue_all"]
+    one_queue, several, nothing, *locked = SEVERAL_QUEUES["enqueue_all"]
     assert slots(keys_of(one_queue)) == {key_slot(b"orders")}
     assert keys_of(nothing) == []
     keys = keys_of(several)
@@ -148,6 +153,9 @@ def test_a_transaction_touches_the_keys_of_its_messages_alone():
         queue = KEYS.queue(message.queue)
         assert three == [queue.ready, queue.delayed, queue.record(message.id)]
         assert slots(three) == {key_slot(message.queue.encode())}
+    for call in locked:
+        assert len(keys_of(call)) == 7 * len(LOCKED)
+        assert slots(keys_of(call)) == {key_slot(b"orders")}
 
 
 @pytest.mark.parametrize("name", ALL_SCRIPT_CALLS)
@@ -211,7 +219,7 @@ _KEY_SECOND = {"XGROUP"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
     "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "SADD", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
-    "PERSIST", "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
+    "GET", "PERSIST", "SET", "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 
 
@@ -269,13 +277,18 @@ def test_a_script_uses_the_keys_it_was_given(name):
         assert key in held or re.fullmatch(r"KEYS\[\w+\]", key), f"{command} {key}"
 
 
+# How many keys the functions of scripts take, which come first.
+SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "keep": 1}
+SHARED |= {"replace": 2}
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_shared_function_is_given_a_key_of_the_script(name):
     """What the functions call ``record``, or another key, is what their callers have from KEYS."""
     text = code(name)
     for words in re.findall(r"^(?!.*function).*\b(?:settle|write_dead)\((.*)\)", text, re.MULTILINE):
         assert split(words)[0] in keys_in(text)
-    for function, number in {"settle": 1, "put": 3, "is_free": 1, "redrive": 1}.items():
+    for function, number in SHARED.items():
         for words in re.findall(rf"^(?!.*function).*\b{function}\((.*)\)", text, re.MULTILINE):
             assert set(split(words)[:number]) <= keys_in(text)
 
