@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from streamq.lifecycle import State
+    from streamq.limits import Limit
     from streamq.results import AsyncResult
     from streamq.retry import Retry
     from streamq.tasks import Signature, Task
@@ -57,6 +58,7 @@ __all__ = [
     "ConfigError",
     "Context",
     "EncodeError",
+    "Limit",
     "MissingExtra",
     "NoCurrentTask",
     "NotDurable",
@@ -90,6 +92,7 @@ _HOMES = {
     "AsyncResult": "results",
     "Retry": "retry",
     "Context": "context",
+    "Limit": "limits",
     "Signature": "tasks",
     "State": "lifecycle",
     "StreamQ": "app",

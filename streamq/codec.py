@@ -124,6 +124,12 @@ class CallCodec:
         except _UNENCODABLE as error:
             raise self._blame(args, kwargs) from error
 
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the arguments of a call that is right by name, with defaults for those that are not there."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
+
     def _fold(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """Check the call against the signature, and name what can be named."""
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -11,7 +11,9 @@ from streamq.broker.producer import Broker
 from streamq.config import DEFAULT_QUEUE
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
+from streamq.limits import Limit, Of, limits_of_task
 from streamq.retry import Retry, make_policy
+from streamq.sending import Turns
 from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions, default_name
 
 P = ParamSpec("P")
@@ -33,6 +35,11 @@ class _Options(TypedDict, total=False):
     retry_on: tuple[type[BaseException], ...] | None
     discard_on: tuple[type[BaseException], ...]
     raises: tuple[type[BaseException], ...]
+    rate_limit: str | None
+    concurrency: int | None
+    limits: Sequence[Limit]
+    ordering_key: Of | None
+    fairness_key: Of | None
 
 
 class _Decorator(Protocol):
@@ -124,20 +131,7 @@ class TaskMaker:
         **options: Unpack[_Options],
     ) -> _Decorator: ...
     def __call__(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: str = DEFAULT_QUEUE,
-        timeout: float | None = None,
-        hard_timeout: float | None = None,
-        pool: Literal["process"] | None = None,
-        retry: Retry | int | None = None,
-        retry_on: tuple[type[BaseException], ...] | None = None,
-        discard_on: tuple[type[BaseException], ...] = (),
-        raises: tuple[type[BaseException], ...] = (),
-        bind: bool = False,
+        self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Unpack[_Options]
     ) -> Any:
         """Make a task of a function; with or without options.
 
@@ -154,6 +148,12 @@ class TaskMaker:
             retry_on: only these exception types call for another attempt.
             discard_on: these exception types do not.
             raises: exception types that come back to the caller as themselves, and are logged without traceback.
+            rate_limit: so many runs may begin in a time, in all workers together: ``100/m``, ``10/s``, ``1000/h``.
+            concurrency: so many may run at a time, in all workers together.
+            limits: more of that, by a key, by weight, or shared with other tasks of the queue; see `Limit`.
+            ordering_key: calls for which this is the same run one after another, in the order of their enqueueing: the
+                name of a parameter, or a function of the arguments by name.
+            fairness_key: calls for which this is different take turns: such a name or function.
             bind: pass the context first.
 
         Raises:
@@ -166,23 +166,48 @@ class TaskMaker:
                 raise ConfigError(f"@task needs a function, not {function!r}")
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
                 raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
-            options = TaskOptions(
-                name=name or default_name(function),
-                queue=queue,
-                timeout=timeout,
-                hard_timeout=hard_timeout,
-                pool=pool,
-                retry=make_policy(retry, retry_on, discard_on),
-                raises=tuple(raises),
-                bind=bind,
-            )
-            _check(options)
             kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-            task: Task[..., Any] = kind(function, options, self._broker)
+            task: Task[..., Any] = kind(function, _checked(function, bind=bind, **options), self._broker)
+            task.turns.check_parameters(list(task.call_codec.signature.parameters))
             self._registry.add(task)
             return task
 
         return decorate if function is None else decorate(function)
+
+
+def _checked(
+    function: Callable[..., Any],
+    *,
+    bind: bool,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    timeout: float | None = None,
+    hard_timeout: float | None = None,
+    pool: Literal["process"] | None = None,
+    retry: Retry | int | None = None,
+    retry_on: tuple[type[BaseException], ...] | None = None,
+    discard_on: tuple[type[BaseException], ...] = (),
+    raises: tuple[type[BaseException], ...] = (),
+    rate_limit: str | None = None,
+    concurrency: int | None = None,
+    limits: Sequence[Limit] = (),
+    ordering_key: Of | None = None,
+    fairness_key: Of | None = None,
+) -> TaskOptions:
+    name = name or default_name(function)
+    options = TaskOptions(
+        name=name,
+        queue=queue,
+        timeout=timeout,
+        hard_timeout=hard_timeout,
+        pool=pool,
+        retry=make_policy(retry, retry_on, discard_on),
+        raises=tuple(raises),
+        turns=Turns(name, limits_of_task(name, rate_limit, concurrency, limits), ordering_key, fairness_key),
+        bind=bind,
+    )
+    _check(options)
+    return options
 
 
 def _check(options: TaskOptions) -> None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypedDict
 
 from streamq.config import Durability
+from streamq.errors import ConfigError
+from streamq.limits import Limit, Of, check_key, claims_of, key_of
+from streamq.message import Terms
 
 
 class SendOptions(TypedDict, total=False):
@@ -16,6 +20,8 @@ class SendOptions(TypedDict, total=False):
     task_id: str | None
     countdown: float | None
     durability: Durability | None
+    ordering_key: str | None
+    fairness_key: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +60,87 @@ def read_steering(options: bytes) -> Steering:
     known = {name: said[name] for name in Steering.__slots__ if name in said}
     known["limits"] = tuple((str(name), str(key), float(weight)) for name, key, weight in known.get("limits", ()))
     return Steering(**known)
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What makes calls of a task wait for their turn.
+
+    Attributes:
+        task: its name.
+        limits: how often, and how many at a time, runs may begin in all workers together.
+        ordering_key: calls for which this is the same run one after another; None: they do not.
+        fairness_key: calls for which this is different take turns; None: they do not.
+    """
+
+    task: str
+    limits: tuple[Limit, ...] = ()
+    ordering_key: Of | None = None
+    fairness_key: Of | None = None
+
+    def chosen(self, ordering_key: str | None, fairness_key: str | None) -> Turns:
+        """Make those of a sender that has chosen keys; None: they stay as they are.
+
+        Raises:
+            ConfigError: one is no text, or empty.
+        """
+        if ordering_key is None and fairness_key is None:
+            return self
+        order = self.ordering_key if ordering_key is None else _Fixed(check_key("ordering_key", ordering_key))
+        fairness = self.fairness_key if fairness_key is None else _Fixed(check_key("fairness_key", fairness_key))
+        return replace(self, ordering_key=order, fairness_key=fairness)
+
+    def check(self, delay_ms: int) -> None:
+        """See that a delay goes with them.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        if delay_ms and self.ordering_key is not None:
+            raise ConfigError(
+                f"task {self.task}: a call with an ordering_key can have no countdown: all behind it would have to wait"
+            )
+
+    def check_parameters(self, parameters: Sequence[str]) -> None:
+        """See that the parameters exist from which something is taken.
+
+        Raises:
+            ConfigError: one does not.
+        """
+        asked = [("ordering_key", self.ordering_key), ("fairness_key", self.fairness_key)]
+        asked += [pair for one in self.limits for pair in (("by", one.by), ("weight", one.weight))]
+        for what, of in asked:
+            if isinstance(of, str) and of not in parameters:
+                known = ", ".join(parameters) or "none"
+                raise ConfigError(f"task {self.task}: {what}={of!r} is none of its parameters: {known}")
+
+    @property
+    def are_asked(self) -> bool:
+        """Whether they need something of each call."""
+        given = self.ordering_key is not None or self.fairness_key is not None
+        return given or any(one.asks for one in self.limits)
+
+    def of_call(self, arguments: Mapping[str, Any]) -> tuple[Steering, Terms | None]:
+        """Say what workers are to heed of a call, and what its enqueue is.
+
+        Args:
+            arguments: those of the call, by name.
+
+        Raises:
+            ConfigError: a weight cannot be used.
+        """
+        order = None if self.ordering_key is None else key_of(self.ordering_key, arguments)
+        fairness = None if self.fairness_key is None else key_of(self.fairness_key, arguments)
+        claims = claims_of(self.task, self.limits, arguments)
+        terms = None if order is None and fairness is None else Terms(order=order, fairness=fairness)
+        return Steering(ordering_key=order, fairness_key=fairness, limits=claims), terms
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """Gives the key that a sender has chosen, whatever the arguments."""
+
+    key: str
+
+    def __call__(self, _arguments: Mapping[str, object]) -> object:
+        return self.key

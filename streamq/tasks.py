@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.producer import Broker
+from streamq.broker.turns import settling
 from streamq.codec import CallCodec, ResultCodec
 from streamq.config import Durability, check_durability, check_name, check_task_id
 from streamq.context import context_of
@@ -23,7 +24,7 @@ from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurab
 from streamq.message import Delivery, Message
 from streamq.results import AsyncResult
 from streamq.retry import Retry
-from streamq.sending import SendOptions
+from streamq.sending import SendOptions, Turns
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +63,7 @@ class TaskOptions:
         pool: ``process``: it runs in a process of its own.
         retry: when a failed run is tried again; None: never.
         raises: exception types that come back to the caller as themselves.
+        turns: what makes runs wait for their turn.
         bind: the function's first parameter is the context.
     """
 
@@ -72,6 +74,7 @@ class TaskOptions:
     pool: str | None
     retry: Retry | None
     raises: tuple[type[BaseException], ...]
+    turns: Turns
     bind: bool
 
 
@@ -106,6 +109,8 @@ class Sender(Generic[P, R]):
         task_id: str | None = None,
         countdown: float | None = None,
         durability: Durability | None = None,
+        ordering_key: str | None = None,
+        fairness_key: str | None = None,
     ) -> None:
         self.task = task
         self.queue = check_name("queue", task.options.queue if queue is None else queue)
@@ -115,6 +120,9 @@ class Sender(Generic[P, R]):
             raise ConfigError(f"countdown must be 0 or more seconds, and less than a century, not {countdown!r}")
         self.delay_ms = 0 if countdown is None else round(countdown * 1000)
         self.durability = None if durability is None else check_durability(durability)
+        self.turns = task.options.turns.chosen(ordering_key, fairness_key)
+        self.turns.check(self.delay_ms)
+        self.is_steered = self.turns.are_asked
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -172,7 +180,10 @@ class Sender(Generic[P, R]):
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
             )
-        return Message(task_id, task.name, self.queue, encoded, self.delay_ms)
+        if not self.is_steered:
+            return Message(task_id, task.name, self.queue, encoded, self.delay_ms)
+        steering, terms = self.turns.of_call(task.call_codec.named(args, kwargs))
+        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, steering.encode(), terms)
 
 
 class Task(Sender[P, R]):
@@ -213,6 +224,8 @@ class Task(Sender[P, R]):
             countdown: seconds to wait before a worker may have it.
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
+            ordering_key: calls of a queue with the same key run one after another, in the order of their enqueueing.
+            fairness_key: calls of a queue with different keys take turns.
 
         Raises:
             ConfigError: one of them cannot be used.
@@ -236,6 +249,16 @@ class Task(Sender[P, R]):
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form, as `apply_async` does."""
         return await cast("Sender[..., R]", self.using(**options)).adelay(*args, **(kwargs or {}))
+
+    def settle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool:
+        """Have a run count as `units` of a limit's rate; see `Context.settle`."""
+        return self.broker.sync.run(settling(self.broker.keys, delivery, self.options.turns.limits, units, limit))
+
+    async def asettle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool:
+        """Have a run count as `units` of a limit's rate; see `Context.settle`."""
+        return await self.broker.on_loop.run(
+            settling(self.broker.keys, delivery, self.options.turns.limits, units, limit)
+        )
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function here and now; a bound one gets a context that was never delivered."""

@@ -21,6 +21,7 @@ class QueueKeys:
         returned: stream of messages that were handed back or reclaimed; it is read first.
         delayed: sorted set of the ids whose time has not come; the score is the due time, Redis time in ms.
         dead: stream of dead letters.
+        rooms: sorted set of what tasks wait for when it is not their turn; the score is when to look, Redis time in ms.
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record from the task's id.
         lock: gives the key of a lock from its name.
@@ -34,15 +35,22 @@ class QueueKeys:
         self.returned = f"{base}:stream:returned"
         self.delayed = f"{base}:delayed"
         self.dead = f"{base}:dead"
+        self.rooms = f"{base}:rooms"
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__
         self.lock: Callable[[str], str] = f"{base}:unique:".__add__
         self.stream: Callable[[str], str] = f"{base}:stream:".__add__
+        self._base = base
 
     @property
     def streams(self) -> tuple[str, str]:
         """The streams to read, most urgent first."""
         return (self.returned, self.ready)
+
+    def room(self, member: str) -> tuple[str, str, str, str]:
+        """The keys of one member of the rooms: its rule, its rate, who has places, and who waits."""
+        base = f"{self._base}:{member}"
+        return (f"{base}:rule", f"{base}:rate", f"{base}:places", f"{base}:room")
 
 
 class Keys:

@@ -53,10 +53,11 @@ class Settlement(NamedTuple):
 
 
 class Due(NamedTuple):
-    """Delayed tasks whose time has come, and the ms until the next one is due (None: there is none)."""
+    """Delayed tasks and rooms whose time has come, and the ms until the next one is due (None: there is none)."""
 
     task_ids: list[str]
     next_ms: int | None
+    rooms: list[str]
 
 
 def enqueue(queue: QueueKeys, messages: Iterable[Message]) -> Call[Enqueued]:
@@ -76,12 +77,13 @@ def _read_enqueued(reply: int | list[int]) -> Enqueued:
 
 
 def due(queue: QueueKeys, limit: int) -> Call[Due]:
-    """Look for at most `limit` delayed tasks whose time has come."""
+    """Look for at most `limit` delayed tasks, and as many rooms, whose time has come."""
 
     def read(reply: list[Any]) -> Due:
-        return Due([task_id.decode() for task_id in reply[1:]], None if reply[0] < 0 else reply[0])
+        tasks, rooms = ([member.decode() for member in some] for some in reply[1:])
+        return Due(tasks, None if reply[0] < 0 else reply[0], rooms)
 
-    return Call(("EVALSHA", _DUE.digest, 1, queue.delayed, limit), read, _DUE)
+    return Call(("EVALSHA", _DUE.digest, 2, queue.delayed, queue.rooms, limit), read, _DUE)
 
 
 def promote(queue: QueueKeys, task_ids: Sequence[str]) -> Call[int]:

@@ -12,6 +12,7 @@ from typing import NamedTuple, TypeVar
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys, QueueKeys
 from streamq.broker import calls
+from streamq.broker.rooms import Rooms
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
 from streamq.lifecycle import Park, is_suspect
@@ -60,6 +61,7 @@ class Fleet:
         block: seconds that a read waits for a message.
 
     Attributes:
+        rooms: where tasks wait for their turn.
         ahead_ms: by how much the server's clock is ahead of this host's, ms; known after `server`.
     """
 
@@ -74,6 +76,7 @@ class Fleet:
         self._streams = {stream: queue.name for queue in self.queues for stream in queue.streams}
         self._fetching = AsyncConnection(settings.url, read_timeout=block + _FETCH_MARGIN_SECONDS)
         self._commands = AsyncConnection(settings.url)
+        self.rooms = Rooms(self._commands, self.keys)
         self._reader: int | None = None  # the server's id of the connection that reads
 
     async def server(self) -> str:

@@ -18,6 +18,7 @@ from streamq.errors import PayloadTooLarge, TaskTimeout
 from streamq.lifecycle import Abandoned, Outcome, is_suspect
 from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
+from streamq.worker.gate import Gate
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import AHEAD_MOST, Lane, Pace, free_places
 from streamq.worker.limits import TimeLimits
@@ -41,6 +42,7 @@ class Executor:
         holdings: where runs are noted from their arrival on.
         settle: takes a run and its outcome.
         processes: the pool of processes.
+        gate: what limited runs ask whether they may begin; None: there are none.
         settings: those of the app.
         worker: those of the worker.
     """
@@ -55,6 +57,7 @@ class Executor:
         processes: ProcessPool,
         settings: Settings,
         worker: WorkerSettings,
+        gate: Gate | None = None,
     ) -> None:
         self._tasks = tasks
         self._state = state
@@ -69,6 +72,8 @@ class Executor:
         self._in_processes = Lane(worker.pool_processes, self._start_in_process)
         self._suspects = Lane(_SUSPECTS, self._start_in_process)
         self._lanes = (self._on_loop, self._in_threads, self._in_processes, self._suspects)
+        if gate is not None:
+            gate.guard(self._lanes, settle, self._start)
         self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
         self._expected = self._expected or [self._on_loop]
         self._limits = TimeLimits(holdings, self._overrun)

@@ -1,4 +1,4 @@
-"""Moves delayed tasks to their streams when their time has come, by the server's clock."""
+"""Moves delayed tasks to their streams when their time has come, by the server's clock, and wakes those that wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_SECONDS = 1.0
 
 
 class Promoter:
-    """Looks at the delayed tasks of some queues, again at once while there are due ones."""
+    """Looks at the delayed tasks and the rooms of some queues, again at once while there are due ones."""
 
     def __init__(self, fleet: Fleet, queues: Iterable[str], outage: Outage) -> None:
         self._fleet = fleet
@@ -31,6 +31,14 @@ class Promoter:
         if loop.time() + seconds < self._wake_at:
             loop.call_later(seconds, self._sooner.set)
 
+    async def _look(self, queue: str) -> int | None:
+        """Promote some; returns the ms until there is more to do, 0: at once, None: not known."""
+        found = await self._fleet.promote(queue, _COUNT)
+        next_ms = await self._fleet.rooms.sweep(queue, found.rooms) if found.rooms else None
+        if _COUNT in (len(found.task_ids), len(found.rooms)):
+            return 0
+        return min((ms for ms in (found.next_ms, next_ms) if ms is not None), default=None)
+
     async def run(self) -> None:
         """Promote until cancelled."""
         while True:
@@ -38,11 +46,10 @@ class Promoter:
             pause = _LONGEST_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - keeps a fleet out of step
             try:
                 for queue in self._queues:
-                    found = await self._fleet.promote(queue, _COUNT)
-                    while len(found.task_ids) == _COUNT:
-                        found = await self._fleet.promote(queue, _COUNT)
-                    if found.next_ms is not None:
-                        pause = min(pause, (found.next_ms + 1) / 1000)
+                    while (next_ms := await self._look(queue)) == 0:
+                        pass
+                    if next_ms is not None:
+                        pause = min(pause, (next_ms + 1) / 1000)
             except BrokerError as error:
                 self._outage.noticed(error)
             self._wake_at = asyncio.get_running_loop().time() + pause

@@ -4,6 +4,7 @@
 -- ARGV: group, event channels, queue, then the id of each task
 -- Returns how many were moved.
 --@include events
+--@include unstow
 local stream, delayed = KEYS[1], KEYS[2]
 local channels, queue = ARGV[2], ARGV[3]
 if redis.call('EXISTS', stream) == 0 then
@@ -14,19 +15,10 @@ for i = 3, #KEYS do
   local record, id = KEYS[i], ARGV[i + 1]
   local due = redis.call('ZSCORE', delayed, id)
   if due and tonumber(due) <= now then
-    local state, task, args, fence, at, more =
-      unpack(redis.call('HMGET', record, 'state', 'task', 'args', 'fence', 'at', 'more'))
-    if state == 'delayed' then
-      local fields = more and cjson.decode(more) or {}
-      for name, value in pairs({ args = args, task = task }) do
-        if value then fields[#fields + 1], fields[#fields + 2] = name, value end
-      end
-      -- What can fail comes first: a script that fails is not rolled back.
-      local entry = redis.call('XADD', stream, '*', 'id', id, 'fence', fence or '0', 'at', at or now, unpack(fields))
-      redis.call('HSET', record, 'state', 'queued', 'entry', entry)
-      redis.call('HDEL', record, 'args', 'at', 'more', 'stream')
+    if redis.call('HGET', record, 'state') == 'delayed' then
+      local task = unstow(stream, record, id)
       moved = moved + 1
-      if listening then tell(channels, queue, task or '', id, 'queued') end
+      if listening then tell(channels, queue, task, id, 'queued') end
     end
     redis.call('ZREM', delayed, id)
   end
