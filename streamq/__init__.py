@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from streamq.results import AsyncResult
     from streamq.retry import Retry
     from streamq.tasks import Signature, Task
+    from streamq.uniqueness import by
 
 __version__ = "0.1.0"
 
@@ -84,6 +85,7 @@ __all__ = [
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
+    "by",
     "current",
     "task",
 ]
@@ -97,6 +99,7 @@ _HOMES = {
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
+    "by": "uniqueness",
     "current": "context",
     "task": "decorator",
 }

@@ -118,23 +118,23 @@ class StreamQ:
             durability: what to wait for, in place of what the app says.
 
         Returns:
-            Their results, in the order given.
+            Their results, in the order given; those of calls that were enqueued already say ``duplicate``.
 
         Raises:
             BrokerError: some may have been enqueued; sending signatures with ids of their own again is safe. Also
                 `NotDurable`: those that were sent last have not been confirmed, and the rest was not sent.
         """
         batch = [(signature, signature.to_message()) for signature in signatures]
-        self.broker.enqueue_many((message for _, message in batch), durability)
-        return [signature.to_result(message, self.broker) for signature, message in batch]
+        holders = self.broker.enqueue_many([message for _, message in batch], durability)
+        return [call.to_result(message, self.broker, holders.get(nth)) for nth, (call, message) in enumerate(batch)]
 
     async def aenqueue_many(
         self, signatures: Iterable[Signature[R]], *, durability: Durability | None = None
     ) -> list[AsyncResult[R]]:
         """Enqueue many calls, as `enqueue_many` does."""
         batch = [(signature, signature.to_message()) for signature in signatures]
-        await self.broker.aenqueue_many((message for _, message in batch), durability)
-        return [signature.to_result(message, self.broker) for signature, message in batch]
+        holders = await self.broker.aenqueue_many([message for _, message in batch], durability)
+        return [call.to_result(message, self.broker, holders.get(nth)) for nth, (call, message) in enumerate(batch)]
 
     def transaction(self, *, durability: Durability | None = None) -> Transaction:
         """Begin a block, ``with`` or ``async with``, whose calls are enqueued all or none; see `Transaction`.

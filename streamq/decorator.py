@@ -12,9 +12,11 @@ from streamq.config import DEFAULT_QUEUE
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
 from streamq.limits import Limit, Of, limits_of_task
+from streamq.naming import default_name
 from streamq.retry import Retry, make_policy
 from streamq.sending import Turns
-from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions, default_name
+from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions
+from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -40,6 +42,9 @@ class _Options(TypedDict, total=False):
     limits: Sequence[Limit]
     ordering_key: Of | None
     fairness_key: Of | None
+    unique: By | None
+    debounce: By | None
+    throttle: By | None
 
 
 class _Decorator(Protocol):
@@ -154,6 +159,12 @@ class TaskMaker:
             ordering_key: calls for which this is the same run one after another, in the order of their enqueueing: the
                 name of a parameter, or a function of the arguments by name.
             fairness_key: calls for which this is different take turns: such a name or function.
+            unique: ``by("user_id")``: a call that is the same as one that has not ended is not enqueued; see
+                `streamq.uniqueness.by` for what is the same and how long. The enqueue returns the result of the first,
+                with ``duplicate``.
+            debounce: ``by("doc_id", seconds=5)``: a call waits so long, and while it waits, the same call takes its
+                place and the wait begins anew; only the last one is run.
+            throttle: ``by("user_id", seconds=60)``: for so long after a call the same call is not enqueued again.
             bind: pass the context first.
 
         Raises:
@@ -193,6 +204,9 @@ def _checked(
     limits: Sequence[Limit] = (),
     ordering_key: Of | None = None,
     fairness_key: Of | None = None,
+    unique: By | None = None,
+    debounce: By | None = None,
+    throttle: By | None = None,
 ) -> TaskOptions:
     name = name or default_name(function)
     options = TaskOptions(
@@ -203,6 +217,7 @@ def _checked(
         pool=pool,
         retry=make_policy(retry, retry_on, discard_on),
         raises=tuple(raises),
+        rule=choose(unique, debounce, throttle),
         turns=Turns(name, limits_of_task(name, rate_limit, concurrency, limits), ordering_key, fairness_key),
         bind=bind,
     )

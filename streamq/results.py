@@ -29,6 +29,8 @@ class AsyncResult(Generic[R]):
     Attributes:
         id: the task's id.
         queue: where it was enqueued; None if that has to be found out.
+        duplicate: the enqueue that this is the result of put no task on its queue: there was one already, which is the
+            one that this is the result of.
     """
 
     id: str
@@ -36,6 +38,7 @@ class AsyncResult(Generic[R]):
     _broker: Broker = field(repr=False)
     _codec: ResultCodec | None = field(default=None, repr=False)
     _raises: tuple[type[BaseException], ...] = field(default=(), repr=False)
+    duplicate: bool = field(default=False, compare=False)
 
     def status(self) -> State:
         """Look up where the task is in its life; `State.UNKNOWN` if there is no record of this id.

@@ -11,6 +11,7 @@ from streamq.config import Durability
 from streamq.errors import ConfigError
 from streamq.limits import Limit, Of, check_key, claims_of, key_of
 from streamq.message import Terms
+from streamq.uniqueness import By
 
 
 class SendOptions(TypedDict, total=False):
@@ -22,6 +23,9 @@ class SendOptions(TypedDict, total=False):
     durability: Durability | None
     ordering_key: str | None
     fairness_key: str | None
+    unique: By | None
+    debounce: By | None
+    throttle: By | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,11 +124,13 @@ class Turns:
         given = self.ordering_key is not None or self.fairness_key is not None
         return given or any(one.asks for one in self.limits)
 
-    def of_call(self, arguments: Mapping[str, Any]) -> tuple[Steering, Terms | None]:
-        """Say what workers are to heed of a call, and what its enqueue is.
+    def of_call(self, arguments: Mapping[str, Any], steering: Steering, terms: Terms) -> tuple[Steering, Terms | None]:
+        """Add what workers, and the enqueue itself, are to heed of a call.
 
         Args:
             arguments: those of the call, by name.
+            steering: what else workers are to heed.
+            terms: what else the enqueue is.
 
         Raises:
             ConfigError: a weight cannot be used.
@@ -132,8 +138,9 @@ class Turns:
         order = None if self.ordering_key is None else key_of(self.ordering_key, arguments)
         fairness = None if self.fairness_key is None else key_of(self.fairness_key, arguments)
         claims = claims_of(self.task, self.limits, arguments)
-        terms = None if order is None and fairness is None else Terms(order=order, fairness=fairness)
-        return Steering(ordering_key=order, fairness_key=fairness, limits=claims), terms
+        terms = terms._replace(order=order, fairness=fairness)
+        steering = replace(steering, ordering_key=order, fairness_key=fairness, limits=claims)
+        return steering, None if terms == Terms() else terms
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,23 +8,23 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.producer import Broker
-from streamq.broker.turns import settling
+from streamq.broker.turns import weighed_stake
 from streamq.codec import CallCodec, ResultCodec
 from streamq.config import Durability, check_durability, check_name, check_task_id
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
-from streamq.message import Delivery, Message
+from streamq.message import Delivery, Message, Terms
+from streamq.picking import lock_of
 from streamq.results import AsyncResult
 from streamq.retry import Retry
-from streamq.sending import SendOptions, Turns
+from streamq.sending import SendOptions, Steering, Turns
+from streamq.uniqueness import By, Rule, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,16 +41,6 @@ def new_task_id() -> str:
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def default_name(function: Callable[..., Any]) -> str:
-    """Name a task ``module.function``; a script is named as it would be if a worker imported it."""
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec else Path(path).stem if path else module
-    return f"{module}.{function.__name__}"
-
-
 @dataclass(frozen=True)
 class TaskOptions:
     """What ``@task(...)`` says about a function.
@@ -64,6 +54,7 @@ class TaskOptions:
         retry: when a failed run is tried again; None: never.
         raises: exception types that come back to the caller as themselves.
         turns: what makes runs wait for their turn.
+        rule: of which calls there is to be only one; None: there may be as many as there are enqueued.
         bind: the function's first parameter is the context.
     """
 
@@ -75,6 +66,7 @@ class TaskOptions:
     retry: Retry | None
     raises: tuple[type[BaseException], ...]
     turns: Turns
+    rule: Rule | None
     bind: bool
 
 
@@ -111,6 +103,9 @@ class Sender(Generic[P, R]):
         durability: Durability | None = None,
         ordering_key: str | None = None,
         fairness_key: str | None = None,
+        unique: By | None = None,
+        debounce: By | None = None,
+        throttle: By | None = None,
     ) -> None:
         self.task = task
         self.queue = check_name("queue", task.options.queue if queue is None else queue)
@@ -120,9 +115,12 @@ class Sender(Generic[P, R]):
             raise ConfigError(f"countdown must be 0 or more seconds, and less than a century, not {countdown!r}")
         self.delay_ms = 0 if countdown is None else round(countdown * 1000)
         self.durability = None if durability is None else check_durability(durability)
+        self.rule = choose(unique, debounce, throttle) or task.options.rule
+        if self.rule is not None:
+            self.delay_ms = self.rule.check(task.options.name, task.call_codec.signature, self.delay_ms)
         self.turns = task.options.turns.chosen(ordering_key, fairness_key)
         self.turns.check(self.delay_ms)
-        self.is_steered = self.turns.are_asked
+        self.is_steered = self.turns.are_asked or self.rule is not None
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -143,10 +141,11 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            broker.enqueue(message, self.durability)
+            holder = broker.enqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result_id, is_duplicate = holder or message.id, holder is not None
+        return AsyncResult(result_id, message.queue, broker, task.result_codec, task.options.raises, is_duplicate)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments, as `delay` does."""
@@ -154,10 +153,11 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            await broker.aenqueue(message, self.durability)
+            holder = await broker.aenqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result_id, is_duplicate = holder or message.id, holder is not None
+        return AsyncResult(result_id, message.queue, broker, task.result_codec, task.options.raises, is_duplicate)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Make a value of a call, to be enqueued later; its arguments are encoded now.
@@ -182,7 +182,9 @@ class Sender(Generic[P, R]):
             )
         if not self.is_steered:
             return Message(task_id, task.name, self.queue, encoded, self.delay_ms)
-        steering, terms = self.turns.of_call(task.call_codec.named(args, kwargs))
+        arguments = task.call_codec.named(args, kwargs)
+        lock = None if self.rule is None else lock_of(self.rule, task.name, arguments)
+        steering, terms = self.turns.of_call(arguments, Steering(), Terms(lock))
         return Message(task_id, task.name, self.queue, encoded, self.delay_ms, steering.encode(), terms)
 
 
@@ -200,12 +202,12 @@ class Task(Sender[P, R]):
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
         functools.update_wrapper(cast("Any", self), function)
         self.options = options
+        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         super().__init__(self)
         self.name = options.name
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
-        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         self.result_codec = ResultCodec(options.name, function)
         self._broker = broker
 
@@ -226,6 +228,9 @@ class Task(Sender[P, R]):
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
             ordering_key: calls of a queue with the same key run one after another, in the order of their enqueueing.
             fairness_key: calls of a queue with different keys take turns.
+            unique: in place of what the task says: of which calls there is to be only one; see `streamq.uniqueness.by`.
+            debounce: the same, for calls of which the last is to run.
+            throttle: the same, for calls of which the first is to run.
 
         Raises:
             ConfigError: one of them cannot be used.
@@ -252,13 +257,13 @@ class Task(Sender[P, R]):
 
     def settle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool:
         """Have a run count as `units` of a limit's rate; see `Context.settle`."""
-        return self.broker.sync.run(settling(self.broker.keys, delivery, self.options.turns.limits, units, limit))
+        stake = weighed_stake(delivery, self.options.turns.limits, units, limit)
+        return self.broker.settle_weight(delivery, stake, units)
 
     async def asettle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool:
         """Have a run count as `units` of a limit's rate; see `Context.settle`."""
-        return await self.broker.on_loop.run(
-            settling(self.broker.keys, delivery, self.options.turns.limits, units, limit)
-        )
+        stake = weighed_stake(delivery, self.options.turns.limits, units, limit)
+        return await self.broker.asettle_weight(delivery, stake, units)
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function here and now; a bound one gets a context that was never delivered."""
@@ -304,7 +309,7 @@ class Signature(Generic[R]):
         """Make the message of one enqueue."""
         return self.message if self.message.id else Message(new_task_id(), *self.message[1:])
 
-    def to_result(self, message: Message, broker: Broker) -> AsyncResult[R]:
-        """Make the result of one enqueue."""
-        task = self.task
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+    def to_result(self, message: Message, broker: Broker, holder: str | None = None) -> AsyncResult[R]:
+        """Make the result of one enqueue; `holder` is the task that is there in its place."""
+        task, result_id, is_duplicate = self.task, holder or message.id, holder is not None
+        return AsyncResult(result_id, message.queue, broker, task.result_codec, task.options.raises, is_duplicate)

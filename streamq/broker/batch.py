@@ -8,7 +8,7 @@ the rule, takes one round trip, and nothing has to be read before it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
@@ -26,42 +26,58 @@ class Put(NamedTuple):
     Attributes:
         queues: whose names are to be noted: those that are new, and those that had a message already, because the
             reply that said that they are new may have got lost.
-        holders: of messages whose lock is held, by id: the id of the holder; they were not put.
-        seen: of messages whose lock may be held, by id: what it holds; if there are any, no message was put, and the
-            call is to be made again with this.
+        holders: by position, of messages whose lock is held: the id of the holder; they were not put.
+        seen: by position, of messages whose lock may be held: what it holds. If this call has seen any, no message was
+            put, and the call is to be made again.
+        seen_before: what calls before this one have seen.
     """
 
     queues: set[str]
-    holders: dict[str, str]
-    seen: dict[str, str]
+    holders: dict[int, str]
+    seen: dict[int, str]
+    seen_before: dict[int, str]
 
 
-def enqueue_all(keys: Keys, messages: Sequence[Message], seen: Mapping[str, str] | None = None) -> Call[Put]:
+def enqueue_all(keys: Keys, messages: Sequence[Message], before: Put | None = None) -> Call[Put]:
     """Put messages on their queues, all or none; those with a known id are left alone.
 
     Args:
         keys: of the namespace.
         messages: what to put.
-        seen: what the call before this one has seen of locks.
+        before: what came of the same call before, if locks are to be looked up.
     """
     words: list[Word] = []
     args: list[Word] = [GROUP]
-    for message in messages:
+    seen = before.seen_before | before.seen if before else {}
+    for position, message in enumerate(messages):
         queue = keys.queue(message.queue)
-        brought, terms = ([], "") if message.terms is None else _bring(queue, message, (seen or {}).get(message.id))
+        brought, terms = ([], "") if message.terms is None else _bring(queue, message, seen.get(position))
         words += (queue.ready, queue.delayed, queue.record(message.id), *brought)
         args += (queue.events, queue.name, message.id, message.task, message.args)
         args += (message.delay_ms, message.options, terms)
 
     def read(reply: list[list[Any]]) -> Put:
         noted, held, asked = reply
-        return Put(
-            {messages[position].queue for position in noted},
-            {messages[held[n]].id: held[n + 1].decode() for n in range(0, len(held), 2)},
-            {messages[asked[n]].id: asked[n + 1].decode("ascii", "replace") for n in range(0, len(asked), 2)},
-        )
+        holders = {held[n]: held[n + 1].decode() for n in range(0, len(held), 2)}
+        found = {asked[n]: asked[n + 1].decode() for n in range(0, len(asked), 2)}
+        return Put({messages[position].queue for position in noted}, holders, found, seen)
 
     return Call(("EVALSHA", _ENQUEUE_ALL.digest, len(words), *words, *args), read, _ENQUEUE_ALL)
+
+
+def have_terms(messages: Iterable[Message]) -> bool:
+    """Tell whether any of these has to be put by the script that heeds terms."""
+    return any(message.terms is not None for message in messages)
+
+
+def positions_by_queue(messages: Sequence[Message], most: int) -> Iterator[list[int]]:
+    """Divide messages into parts of one queue with at most so many each, in their order; gives their positions."""
+    by_queue: dict[str, list[int]] = {}
+    for position, message in enumerate(messages):
+        by_queue.setdefault(message.queue, []).append(position)
+    for positions in by_queue.values():
+        for begin in range(0, len(positions), most):
+            yield positions[begin : begin + most]
 
 
 def _bring(queue: QueueKeys, message: Message, seen: str | None) -> tuple[list[str], str]:

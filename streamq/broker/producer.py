@@ -13,25 +13,22 @@ from operator import attrgetter, itemgetter
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
+from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
 from streamq.broker import calls
-from streamq.broker.batch import clarified, enqueue_all
+from streamq.broker.batch import clarified, enqueue_all, have_terms, positions_by_queue
 from streamq.broker.durability import confirmation, require
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
+from streamq.broker.turns import Stake, settle_weight
 from streamq.config import Durability, Settings, check_durability
 from streamq.errors import BrokerError, NotDurable
 from streamq.lifecycle import State
-from streamq.message import Message
+from streamq.message import Delivery, Message
 
 _BULK = 250  # messages in one script; more would hold up other clients for over a millisecond
 _CONFIRMED_TOGETHER = 8  # scripts: an fsync can take a second, so that one for each would make a bulk slow
-
-
-def _have_terms(messages: Iterable[Message]) -> bool:
-    """Tell whether these have to be put by the script that heeds terms."""
-    return any(message.terms is not None for message in messages)
 
 
 class Broker:
@@ -94,25 +91,25 @@ class Broker:
         """The last part of this process's channel."""
         return self.doorbell.channel.removeprefix(self.keys.done)
 
-    def _bulk(self, messages: Iterable[Message]) -> Iterator[tuple[str, list[Message]]]:
+    def _bulk(self, messages: Iterable[Message]) -> Iterator[tuple[str, Call[calls.Enqueued]]]:
         by_queue = attrgetter("queue")
         for queue, group in groupby(sorted(messages, key=by_queue), key=by_queue):
             while some := list(islice(group, _BULK)):
-                yield queue, some
+                yield queue, calls.enqueue(self.keys.queue(queue), some)
 
-    def _bulk_confirmed(self, messages: Iterable[Message]) -> Iterator[tuple[str, list[list[Message]]]]:
+    def _bulk_confirmed(self, messages: Iterable[Message]) -> Iterator[tuple[str, list[Call[calls.Enqueued]]]]:
         for queue, group in groupby(self._bulk(messages), key=itemgetter(0)):
-            while chunks := [some for _, some in islice(group, _CONFIRMED_TOGETHER)]:
-                yield queue, chunks
+            while some := [call for _, call in islice(group, _CONFIRMED_TOGETHER)]:
+                yield queue, some
 
     def enqueue(self, message: Message, durability: Durability | None = None) -> str | None:
         """Put one message on its queue: one script, one round trip.
 
         Returns:
-            The id of the task that holds its lock, if one does; then it was not put.
+            The id of the task that has its lock, if it was not put because of that.
         """
         if message.terms is not None or (durability or self.settings.durability) != "async":
-            return self.enqueue_many((message,), durability).get(message.id)
+            return (self.enqueue_many((message,), durability)).get(0)
         found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
         if found.new_queue or found.known:
             self.sync.run(calls.register_queues(self.keys, [message.queue]))
@@ -121,80 +118,80 @@ class Broker:
     async def aenqueue(self, message: Message, durability: Durability | None = None) -> str | None:
         """Put one message on its queue, as `enqueue` does."""
         if message.terms is not None or (durability or self.settings.durability) != "async":
-            return (await self.aenqueue_many((message,), durability)).get(message.id)
+            return (await self.aenqueue_many((message,), durability)).get(0)
         found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
         if found.new_queue or found.known:
             await self.on_loop.run(calls.register_queues(self.keys, [message.queue]))
         return None
 
-    def enqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> dict[str, str]:
+    def enqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, some hundred to a round trip, in the order given for each queue.
 
         Returns:
-            For the id of each message that was not put: the id of the task that holds its lock.
+            By position, for those that were not put: the id of the task that has their lock.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
         """
-        wanted, holders = self._wanted(durability), dict[str, str]()
+        if have_terms(messages):
+            return self._enqueue_on_terms(messages, durability)
+        wanted = self._wanted(durability)
         if wanted != "async":
-            return self._enqueue_confirmed(messages, wanted)
-        for queue, some in self._bulk(messages):
-            if _have_terms(some):
-                holders |= self.enqueue_all(some, wanted)
-                continue
-            found = self.sync.run(calls.enqueue(self.keys.queue(queue), some))
+            self._enqueue_confirmed(messages, wanted)
+            return {}
+        for queue, call in self._bulk(messages):
+            found = self.sync.run(call)
             if found.new_queue or found.known:
                 self.sync.run(calls.register_queues(self.keys, [queue]))
+        return {}
+
+    def _enqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
+        holders: dict[int, str] = {}
+        for positions in positions_by_queue(messages, _BULK):
+            found = self.enqueue_all([messages[position] for position in positions], durability)
+            holders |= {positions[nth]: holder for nth, holder in found.items()}
         return holders
 
-    async def aenqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> dict[str, str]:
+    async def aenqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, as `enqueue_many` does."""
-        wanted, holders = self._wanted(durability), dict[str, str]()
+        if have_terms(messages):
+            return await self._aenqueue_on_terms(messages, durability)
+        wanted = self._wanted(durability)
         if wanted != "async":
-            return await self._aenqueue_confirmed(messages, wanted)
-        for queue, some in self._bulk(messages):
-            if _have_terms(some):
-                holders |= await self.aenqueue_all(some, wanted)
-                continue
-            found = await self.on_loop.run(calls.enqueue(self.keys.queue(queue), some))
+            await self._aenqueue_confirmed(messages, wanted)
+            return {}
+        for queue, call in self._bulk(messages):
+            found = await self.on_loop.run(call)
             if found.new_queue or found.known:
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
+        return {}
+
+    async def _aenqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
+        holders: dict[int, str] = {}
+        for positions in positions_by_queue(messages, _BULK):
+            found = await self.aenqueue_all([messages[position] for position in positions], durability)
+            holders |= {positions[nth]: holder for nth, holder in found.items()}
         return holders
 
-    def _enqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> dict[str, str]:
+    def _enqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:
         self._require(wanted)
-        holders = dict[str, str]()
-        for queue, chunks in self._bulk_confirmed(messages):
-            if any(map(_have_terms, chunks)):
-                for some in chunks:
-                    holders |= self.enqueue_all(some, wanted)
-                continue
-            to_send = [calls.enqueue(self.keys.queue(queue), some) for some in chunks]
-            found, missing = self.sync.run_confirmed(to_send, confirmation(wanted))
+        for queue, some in self._bulk_confirmed(messages):
+            found, missing = self.sync.run_confirmed(some, confirmation(wanted))
             if any(one.new_queue or one.known for one in found):
                 self.sync.run(calls.register_queues(self.keys, [queue]))
             if missing:
                 raise self._not_durable(wanted, missing)
-        return holders
 
-    async def _aenqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> dict[str, str]:
+    async def _aenqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:
         if wanted not in self._can_confirm:
             await asyncio.to_thread(self._require, wanted)
-        holders = dict[str, str]()
-        for queue, chunks in self._bulk_confirmed(messages):
-            if any(map(_have_terms, chunks)):
-                for some in chunks:
-                    holders |= await self.aenqueue_all(some, wanted)
-                continue
-            to_send = [calls.enqueue(self.keys.queue(queue), some) for some in chunks]
-            found, missing = await self.on_loop.run_confirmed(to_send, confirmation(wanted))
+        for queue, some in self._bulk_confirmed(messages):
+            found, missing = await self.on_loop.run_confirmed(some, confirmation(wanted))
             if any(one.new_queue or one.known for one in found):
                 await self.on_loop.run(calls.register_queues(self.keys, [queue]))
             if missing:
                 raise self._not_durable(wanted, missing)
-        return holders
 
     def _wanted(self, durability: Durability | None) -> Durability:
         return check_durability(self.settings.durability if durability is None else durability)
@@ -208,28 +205,26 @@ class Broker:
         self._can_confirm.discard(wanted)  # another server may be the master by now: the next call asks again
         return NotDurable(f"enqueued, but not as safe as durability={wanted!r} asks: {missing}")
 
-    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[str, str]:
-        """Put messages on their queues, all or none: one script, one round trip, or two if a lock is not free.
+    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
+        """Put messages on their queues, all or none: one script, one round trip, or two where a lock is not free.
 
         Returns:
-            For the id of each message that was not put: the id of the task that holds its lock.
+            By position, for those that were not put: the id of the task that has their lock.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
             NotDurable: all are in Redis, but have not been confirmed in time.
         """
-        wanted, seen, missing = self._wanted(durability), dict[str, str](), ""
+        wanted, put, missing = self._wanted(durability), None, ""
+        if wanted != "async":
+            self._require(wanted)
         try:
-            while True:
-                call = enqueue_all(self.keys, messages, seen)
+            while put is None or put.seen:
+                call = enqueue_all(self.keys, messages, put)
                 if wanted == "async":
                     put = self.sync.run(call)
                 else:
-                    self._require(wanted)
                     [put], missing = self.sync.run_confirmed([call], confirmation(wanted))
-                seen |= put.seen
-                if not put.seen:
-                    break
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
         if put.queues:
@@ -238,20 +233,18 @@ class Broker:
             raise self._not_durable(wanted, missing)
         return put.holders
 
-    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[str, str]:
+    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, all or none, as `enqueue_all` does."""
-        wanted, seen, missing = self._wanted(durability), dict[str, str](), ""
+        wanted, put, missing = self._wanted(durability), None, ""
+        if wanted != "async":
+            await asyncio.to_thread(self._require, wanted)
         try:
-            while True:
-                call = enqueue_all(self.keys, messages, seen)
+            while put is None or put.seen:
+                call = enqueue_all(self.keys, messages, put)
                 if wanted == "async":
                     put = await self.on_loop.run(call)
                 else:
-                    await asyncio.to_thread(self._require, wanted)
                     [put], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
-                seen |= put.seen
-                if not put.seen:
-                    break
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
         if put.queues:
@@ -275,6 +268,14 @@ class Broker:
     async def alook(self, queue: str, task_id: str) -> Record:
         """Read a record."""
         return await self.on_loop.run(calls.look(self.keys.queue(queue), task_id))
+
+    def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
+        """Have a run count as so many units of a rate; False if it is another's by now."""
+        return self.sync.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
+
+    async def asettle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
+        """Have a run count as so many units of a rate, as `settle_weight` does."""
+        return await self.on_loop.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
 
     def forget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""

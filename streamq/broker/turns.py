@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from streamq._redis.keys import GROUP, Keys, QueueKeys
+from streamq._redis.keys import GROUP, QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq.limits import Limit, Rule, rule_of, weighed_limit
 from streamq.message import Delivery, Message
@@ -130,19 +130,22 @@ def turn(queue: QueueKeys, visits: Sequence[Visit]) -> Call[int | None]:
     return Call(("EVALSHA", _TURN.digest, len(keys), *keys, *args), read, _TURN)
 
 
-def settling(keys: Keys, delivery: Delivery, limits: Sequence[Limit], units: float, name: str | None) -> Call[bool]:
-    """Have a run count as `units` of a limit's rate in place of those it began with; False if it is another's by now.
+def weighed_stake(delivery: Delivery, limits: Sequence[Limit], units: float, name: str | None) -> Stake:
+    """Find what a delivery has of the limit whose weight is to be settled.
 
     Raises:
         ConfigError: there is no such limit, or units are no number.
     """
-    rule = rule_of(weighed_limit(delivery.message.task, limits, units, name))
-    [stake] = stakes_of([rule], delivery.message)
-    queue = keys.queue(delivery.message.queue)
+    [stake] = stakes_of([rule_of(weighed_limit(delivery.message.task, limits, units, name))], delivery.message)
+    return stake
+
+
+def settle_weight(queue: QueueKeys, delivery: Delivery, stake: Stake, units: float) -> Call[bool]:
+    """Have a run count as `units` of a limit's rate, and not as what it began with; False if it is another's by now."""
     _, rate, _, _ = queue.room(stake.member)
-    words = [queue.rooms, queue.record(delivery.message.id), rate]
+    keys = [queue.rooms, queue.record(delivery.message.id), rate]
     args: list[Word] = [stake.member, delivery.fence, repr(stake.rule.pace_ms), repr(stake.units), repr(units)]
-    return Call(("EVALSHA", _SETTLE_WEIGHT.digest, len(words), *words, *args), bool, _SETTLE_WEIGHT)
+    return Call(("EVALSHA", _SETTLE_WEIGHT.digest, len(keys), *keys, *args), bool, _SETTLE_WEIGHT)
 
 
 def _texts(words: Sequence[Any]) -> list[str]:

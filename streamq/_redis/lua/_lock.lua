@@ -1,6 +1,6 @@
 -- Locks of calls that are to be unique. A lock names its holder; whether it still holds is decided by the holder's own
 -- record and entry, so that nothing has to release a lock when a task ends, dies, is cancelled, or is deleted by hand.
-local lock_commands = { 'GET', 'HGET', 'HMGET', 'SET', 'XPENDING', 'XRANGE' }
+local lock_commands = { 'GET', 'HGET', 'HMGET', 'SET', 'XPENDING', 'XRANGE', 'ZSCORE' }
 
 -- Tells whether a holder with this entry still holds its lock: it has not vanished and, if need be, has not begun.
 local function is_there(stream, group, entry, rule)
@@ -28,12 +28,11 @@ local function find_holder(lock, holder, stream, returned, group, terms, id)
   return holds(holder, stream, returned, group, terms.rule) and other or nil
 end
 
--- Notes that a lock was found to be held. It is a write in any case, for WAIT to wait for.
-local function keep(lock, terms)
-  local value = redis.call('GET', lock)
-  if not value then return end
-  if terms.renews then
-    redis.call('SET', lock, value, 'PX', terms.ttl)
+-- Writes a lock, also one that was found to be held: a write, for WAIT to wait for.
+local function write(lock, delayed, value, id, terms, is_new)
+  if is_new or terms.renews then
+    local due = terms.renews and redis.call('ZSCORE', delayed, id) or now
+    redis.call('SET', lock, value, 'PX', terms.ttl + math.max(0, due - now))
   else
     redis.call('SET', lock, value, 'KEEPTTL')
   end

@@ -47,12 +47,13 @@ for n, message in ipairs(messages) do
     if message.lock.rule == 'delayed' then
       replace(delayed, holder, channels, queue, message.holder, task, args, delay, options, message.lock)
     end
-    keep(lock, message.lock)
+    local value = redis.call('GET', lock)
+    write(lock, delayed, value, message.holder, message.lock)
     held[#held + 1], held[#held + 2] = n - 1, message.holder
   elseif not put(stream, delayed, record, channels, queue, id, task, args, delay, options) then
     noted[#noted + 1] = n - 1
   elseif message.lock then
-    redis.call('SET', lock, message.lock.value, 'PX', message.lock.ttl)
+    write(lock, delayed, message.lock.value, id, message.lock, true)
   end
 end
 return { noted, held, asked }

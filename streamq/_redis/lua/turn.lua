@@ -28,7 +28,8 @@ end
 local function wake_all(rate, places, room, limit, key, at, number)
   local before = units_woken(places)
   for n = 0, number - 1 do
-    local record, id = KEYS[key + n], ARGV[at + n]
+    local record_at = key + n
+    local record, id = KEYS[record_at], ARGV[at + n]
     local state, waits, fence, units = unpack(known(record, 'state', 'waits', 'fence', 'units'))
     units = tonumber(units or 1)
     if state ~= 'held' or waits ~= limit.member then
