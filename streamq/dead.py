@@ -16,7 +16,7 @@ from streamq.broker.producer import Broker
 from streamq.config import check_name, check_task_id
 from streamq.errors import ConfigError
 from streamq.inspector import DeadLetter, dead_letter
-from streamq.naming import new_task_id
+from streamq.tasks import new_task_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,10 @@ from streamq.broker.producer import Broker
 from streamq.broker.schedules import StoredSchedule
 from streamq.errors import ConfigError
 from streamq.message import Message
-from streamq.naming import new_task_id
 from streamq.results import AsyncResult
 from streamq.schedule.plan import Definition, Missed, check_missed, check_rule, check_schedule_name, read_definition
 from streamq.schedule.rules import Rule
-from streamq.tasks import Signature
+from streamq.tasks import Signature, new_task_id
 
 T = TypeVar("T")
 _PAGE = 250  # schedules that are read in one step
