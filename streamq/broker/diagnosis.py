@@ -43,9 +43,16 @@ _IN_SCRIPTS = [
         "HGETALL record",
         "HMGET record state",
         "HSET record state queued",
+        "GET rate",
+        "HKEYS places",
+        "HLEN places",
+        "HVALS places",
+        "SET rate 1",
         "TYPE record",
         "PEXPIRE record 1000",
         "ZADD delayed 0 id",
+        "ZCARD room",
+        "ZRANGE room 0 1",
         "ZRANGEBYSCORE delayed -inf 0",
         "ZREM delayed id",
         "ZSCORE delayed id",
@@ -118,6 +125,7 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         calls.enqueue(queue, []),
     ]
     sent = [[word.decode() if isinstance(word, bytes) else word for word in call.words] for call in plain]
+    _, rate, places, room = queue.room("limit:name")
     ours = {
         "stream": queue.ready,
         "queues": keys.queues,
@@ -125,6 +133,9 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "record": queue.record("id"),
         "delayed": queue.delayed,
         "signals": queue.signals,
+        "rate": rate,
+        "places": places,
+        "room": room,
         "group": GROUP,
         "event": queue.events + "task:event",
         "done": keys.done + "client",
