@@ -171,6 +171,8 @@ class Schedules:
 
     def _add(self, name: str, signature: Signature[Any], when: Rule, missed: Missed) -> _Walk[Schedule]:
         call, keys = signature.message, self._broker.keys
+        if call.terms is not None and call.terms.lock is not None:
+            raise ConfigError(f"schedule {name}: there is a call for each instant, so it cannot be unique= or the like")
         if call.id or call.delay_ms:
             raise ConfigError(
                 f"schedule {name}: its call can have neither a task_id nor a countdown: they come from it"
