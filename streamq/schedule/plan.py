@@ -156,7 +156,9 @@ def check_schedule(schedule: Rule | Iterable[Rule] | None) -> tuple[Rule, ...]:
     """
     if schedule is None:
         return ()
-    rules = tuple(map(check_rule, schedule if isinstance(schedule, Iterable) else (schedule,)))
+    several = isinstance(schedule, Iterable) and not isinstance(schedule, str)
+    given = cast("Iterable[Rule]", schedule if several else (schedule,))
+    rules = tuple(map(check_rule, given))
     if len(set(rules)) < len(rules):
         raise ConfigError(f"a rule is twice in a schedule: {', '.join(map(str, rules))}")
     return rules
