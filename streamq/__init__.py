@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         ResultTooLarge,
         RetryRequested,
         StreamqError,
+        TaskCancelled,
+        TaskExpired,
         TaskFailed,
         TaskNameClash,
         TaskRejected,
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from streamq.schedule.rules import cron, every
     from streamq.tasks import Signature, Task
     from streamq.timetable import Schedule
+    from streamq.uniqueness import by
 
 __version__ = "0.1.0"
 
@@ -75,12 +78,15 @@ __all__ = [
     "StreamQ",
     "StreamqError",
     "Task",
+    "TaskCancelled",
+    "TaskExpired",
     "TaskFailed",
     "TaskNameClash",
     "TaskRejected",
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
+    "by",
     "cron",
     "current",
     "every",
@@ -96,6 +102,7 @@ _HOMES = {
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
+    "by": "uniqueness",
     "cron": "schedule.rules",
     "current": "context",
     "every": "schedule.rules",

@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, QueueKeys
 from streamq._redis.scripts import Call, Word, load
+from streamq.config import DEFAULT_LEVEL
 from streamq.message import Message
+from streamq.sending import level_of
 
 _DUE = load("due_schedules")
 _FIRE = load("fire")
@@ -106,7 +108,8 @@ def fire(
         last: the last of the instants, Redis time in ms; empty if there is none.
     """
     upcoming, definitions, fired, _ = queue.timetable
-    keys = [upcoming, definitions, fired, queue.ready, queue.delayed]
+    level = level_of(messages[0].options) if messages else DEFAULT_LEVEL
+    keys = [upcoming, definitions, fired, queue.levels[level], queue.delayed]
     words: list[Word] = [GROUP, queue.events, queue.name, one.name, one.definition, one.due_ms, next_ms, last]
     words += (task, args)
     for message in messages:

@@ -67,7 +67,8 @@ def main() -> int:
     spec = json.loads(sys.argv[1])
     line = Line(spec["line"])
     faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)  # also while the app is being loaded
-    worker = WorkerSettings(**{**spec["worker"], "queues": tuple(spec["worker"]["queues"])})
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["worker"].items()}
+    worker = WorkerSettings(**options)
     configure(spec["consumer"], worker.log_level, worker.log_format)
     try:
         app = load_app(spec["app"])

@@ -23,6 +23,7 @@ from streamq.worker.fetcher import Fetcher
 from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lease import Lease
+from streamq.worker.listener import Listener
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 from streamq.worker.processes import PoolSettings, ProcessPool
@@ -73,7 +74,7 @@ async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
     """
     outage = Outage()
     async with AsyncExitStack() as stack:
-        fleet = Fleet(job.settings, job.worker.queues, job.consumer, _BLOCK_SECONDS)
+        fleet = Fleet(job.settings, job.worker, job.consumer, _BLOCK_SECONDS)
         stack.push_async_callback(fleet.close)
         server = await _reach(job, fleet, outage, stop)
         if server is None:
@@ -152,6 +153,7 @@ class _Child:
             processes=self._processes,
             settings=job.settings,
             worker=worker,
+            say=job.say,
         )
         renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
@@ -165,6 +167,7 @@ class _Child:
             fleet, worker.queues, job.tasks.values(), job.started_ms + clock.offset_ms(), outage=outage
         )
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
+        self._listener = Listener(job.settings, worker.queues, self._promoter, self._lost)
         self._stacks = Stacks(self._holdings)
         reporter = Reporter(worker, self._executor, outage, self._counters)
         self._watchdog = Watchdog(self._stacks, reporter, self._counters, job.say, worker.stuck_after)
@@ -179,6 +182,7 @@ class _Child:
             asyncio.create_task(self._promoter.run(), name="promoter"),
             asyncio.create_task(self._scheduler.run(), name="scheduler"),
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
+            asyncio.create_task(self._listener.run(), name="listener"),
         ]
 
     async def until(self, stop: Stop) -> None:

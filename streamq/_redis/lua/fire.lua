@@ -1,12 +1,13 @@
 #!lua
 -- Puts the messages of instants of a schedule on their queue, if the schedule is still due as its caller has seen it,
 -- and sets when it is due next. So each instant is fired once, whoever tries. An id that has a record is left as it is.
--- KEYS: timetable: next instants, definitions, instants fired; ready stream, delayed set, then a record for each
+-- KEYS: timetable: next instants, definitions, instants fired; stream of the level, delayed set, then a record for each
 --       message
 -- ARGV: group, event channels, queue, name, definition, the instant at which it is due, the next one, the last one
 --       that is fired (or nothing), task, args, then for each message: id, options
 -- Returns 1; 0 if another has fired it, or it was paused, changed or removed.
 --@include events
+--@include level
 --@include put
 local upcoming, definitions, fired, stream, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local group, channels, queue, name, definition, due, after, last, task, args = unpack(ARGV, 1, 10)
