@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from streamq import ConfigError, State, StreamQ, cron, current, every
+from streamq import ConfigError, State, StreamQ, by, cron, current, every
 from streamq.broker import schedules
 from streamq.broker.fleet import Fleet
 from streamq.config import WorkerSettings
@@ -121,6 +121,23 @@ async def test_what_the_code_declares_is_fired_and_knows_its_instant(shop):
     assert then - at == timedelta(seconds=0.1)
     assert first == message_id("tick", round(at.timestamp() * 1000))
     assert shop.app.schedules.get("tick").declared
+
+
+async def test_a_schedule_does_not_overtake_itself(shop):
+    """Of a task that is unique there is no second run while one goes on; its instants are over without one."""
+    go_on = asyncio.Event()
+
+    @shop.app.task(name="slow", schedule=every(seconds=0.1), missed="all", unique=by(ttl=60))
+    async def slow() -> None:
+        shop.seen.append((current().id, None))
+        await go_on.wait()
+
+    shop.app.schedules.add("often", shop.count.s("!"), every(seconds=0.1))
+    async with serving(shop.job()):
+        await eventually(lambda: len(shop.seen) >= 5)
+        assert sum(one.startswith("schedule:slow:") for one in shop.ids) == 1
+        go_on.set()
+        await eventually(lambda: sum(one.startswith("schedule:slow:") for one in shop.ids) >= 2)
 
 
 async def test_what_is_added_while_workers_run_is_fired(shop):

@@ -141,8 +141,8 @@ def test_what_cannot_be_added(on, basic, declare):
         ("a b", basic.add.s(1, 2), WEEKDAYS, "one", "schedule name 'a b'"),
         ("new", basic.add.s(1, 2), "* * * * *", "one", "made by cron"),
         ("new", basic.add.s(1, 2), WEEKDAYS, "some", "missed must be one of"),
-        ("new", basic.add.using(task_id="1").s(1, 2), WEEKDAYS, "one", "neither a task_id nor a countdown"),
-        ("new", basic.add.using(countdown=1).s(1, 2), WEEKDAYS, "one", "neither a task_id nor a countdown"),
+        ("new", basic.add.using(task_id="1").s(1, 2), WEEKDAYS, "one", "no task_id, countdown, eta or debounce"),
+        ("new", basic.add.using(countdown=1).s(1, 2), WEEKDAYS, "one", "no task_id, countdown, eta or debounce"),
         ("weekdays", basic.add.using(queue="mail").s(1, 2), WEEKDAYS, "one", "in the queue default: remove it"),
         ("nightly", basic.add.s(1, 2), WEEKDAYS, "one", "declared in code, and is changed there"),
     ):

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import pytest
 
 import streamq
-from streamq import Context, StreamQ, cron, every
+from streamq import Context, StreamQ, by, cron, every
 from streamq.config import check_task_id
 from streamq.context import context_of
 from streamq.errors import ConfigError
-from streamq.message import Delivery, Message
+from streamq.message import Delivery, Lock, Message, Terms
 from streamq.schedule.plan import (
     Definition,
     check_schedule_name,
@@ -115,7 +115,12 @@ def test_a_name_that_cannot_be_used(name):
 
 @pytest.mark.parametrize(
     "definition",
-    [EACH_MINUTE, Definition("a", cron("0 9 * * *", tz="Asia/Tokyo"), "all", '["ü",1]'.encode(), b'{"level":3}')],
+    [
+        EACH_MINUTE,
+        replace(EACH_MINUTE, terms=Terms()),
+        replace(EACH_MINUTE, terms=Terms(Lock("shop.count:x", "running", 60_000, longest_ms=5))),
+        Definition("a", cron("0 9 * * *", tz="Asia/Tokyo"), "all", '["ü",1]'.encode(), b'{"level":3}'),
+    ],
 )
 def test_a_definition_is_what_was_stored_of_it(definition):
     assert read_definition(definition.encode()) == definition
@@ -126,10 +131,17 @@ def test_what_a_newer_version_adds_is_passed_over():
     assert read_definition(json.dumps(stored).encode()) == EACH_MINUTE
 
 
-@pytest.mark.parametrize("change", [{"rule": {"lunar": 1}}, {"missed": "some"}, {"args": None}, {"task": 5}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"rule": {"lunar": 1}}, {"missed": "some"}, {"args": None}, {"task": 5}),
+        *({"terms": {"moon": "full", "lock": None}}, {"terms": {"lock": {"name": "x"}}}, {"terms": {}}),
+    ],
+    ids=str,
+)
 def test_what_cannot_be_read_is_an_error(change):
     stored = json.loads(EACH_MINUTE.encode()) | change
-    with pytest.raises(ValueError, match=r"no rule|no schedule"):
+    with pytest.raises(ValueError, match=r"no rule|no schedule|no terms"):
         read_definition(json.dumps(stored).encode())
 
 
@@ -204,6 +216,7 @@ def test_a_shared_task_can_have_a_schedule(monkeypatch):
         ({"schedule": [every(minutes=1), None]}, "made by cron"),
         ({"schedule": [every(minutes=1), every(seconds=60)]}, "twice"),
         ({"schedule": every(minutes=1), "missed": "some"}, "missed must be one of skip, one, all"),
+        ({"schedule": every(minutes=1), "debounce": by(seconds=5)}, "no task_id, countdown, eta or debounce"),
         ({"schedule": every(minutes=1), "name": "zähle"}, "schedule name 'zähle'"),
     ],
 )
