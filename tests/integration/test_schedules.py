@@ -273,7 +273,7 @@ async def test_what_is_paused_stays_so_when_workers_start(shop):
 async def test_without_schedules_a_worker_seldom_asks(shop, monkeypatch):
     """Every five seconds; with some of them once a second, and when the next one is due."""
     monkeypatch.undo()
-    fleet = Fleet(shop.app.settings, ["default"], "w-1", 0.1)
+    fleet = Fleet(shop.app.settings, WorkerSettings(), "w-1", 0.1)
     asking = scheduler.Scheduler(fleet, ["default"], [], 0, outage=Outage())
     try:
         assert await asking._fire_due("default") == 5.0
