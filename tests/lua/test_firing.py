@@ -139,7 +139,7 @@ def test_a_message_is_put_on_the_terms_of_its_task(q):
         message = Message(task_id, "shop.buy", "q", b"[]", terms=terms)
         call = schedules.fire(q.keys, q.queue, one, [message], next_ms=next_ms, last=str(one.due_ms), before=before)
         before = q.run(call)
-    assert before.holders == {0: "a"}
+    assert before.there == {0: "a"}
     assert ids(q) == ["a"]
     assert read(q)[1:3] == (NEXT, DUE + 1)
 
