@@ -198,6 +198,7 @@ def test_a_key_of_another_type_loses_no_instant(q, wrong):
     with pytest.raises(BrokerReset):
         fire(q, one, "a", "b")
     assert due(q) == [one]
+    assert q.record("a") == {}
     q.redis("DEL", key)
     assert fire(q, one, "a", "b") is True
     assert ids(q) == ["a", "b"]
