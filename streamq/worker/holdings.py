@@ -33,9 +33,14 @@ class Run:
 
 
 class Holdings:
-    """All runs of this process. The lease thread reads it; only the event loop writes."""
+    """All runs of this process. The lease thread reads it; only the event loop writes.
+
+    Attributes:
+        reading_since: when the read began that is under way, whose messages are not here yet; infinite: there is none.
+    """
 
     def __init__(self) -> None:
+        self.reading_since = float("inf")
         self._runs: dict[tuple[str, bytes], Run] = {}
         self._progress: asyncio.Future[None] | None = None
 

@@ -14,7 +14,7 @@ from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import Lane
 
 _YOUNG_SECONDS = 0.25
-_YOUNG_LEAST = 4
+_YOUNG_LEAST = 2
 _ROUNDS = 16  # in which a full worker's runs can all begin
 
 
