@@ -13,6 +13,8 @@ from streamq.errors import ConfigError
 
 DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_QUEUE = "default"
+LEVELS = range(10)  # priorities; larger ones come first
+DEFAULT_LEVEL = 5  # most messages have the middle one
 
 Durability = Literal["async", "replica", "fsync"]
 
@@ -55,6 +57,17 @@ def check_durability(durability: str) -> Durability:
     if durability not in get_args(Durability):
         raise ConfigError(f"durability must be one of {', '.join(get_args(Durability))}, not {durability!r}")
     return cast("Durability", durability)
+
+
+def check_priority(priority: int) -> int:
+    """Return `priority` if there is such a level.
+
+    Raises:
+        ConfigError: it is no whole number from 0 to 9.
+    """
+    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in LEVELS:
+        raise ConfigError(f"priority must be a whole number from 0 to {LEVELS[-1]}, larger first, not {priority!r}")
+    return priority
 
 
 def display_url(url: str) -> str:
@@ -117,7 +130,9 @@ class WorkerSettings:
     """How one worker runs. Times are seconds.
 
     Attributes:
-        queues: names of the queues it serves.
+        queues: names of the queues it serves, in order: a queue is read when those before it are empty.
+        queue_weights: for each queue, how often it comes first, compared with the others; none: that order.
+        level_weights: for each priority level from 0, how often it comes first; none: a larger one always does.
         concurrency: async tasks that run at a time in each child process.
         threads: sync tasks that run at a time in each child process.
         processes: child processes.
@@ -137,6 +152,8 @@ class WorkerSettings:
     """
 
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    queue_weights: tuple[int, ...] = ()
+    level_weights: tuple[int, ...] = ()
     concurrency: int = 100
     threads: int = 16
     processes: int = 1
@@ -159,6 +176,12 @@ class WorkerSettings:
             check_name("queue", queue)
         if not self.queues or len(set(self.queues)) != len(self.queues):
             raise ConfigError(f"queues must be one or more different names, not {','.join(self.queues)!r}")
+        for name, some in (("queue_weights", self.queues), ("level_weights", LEVELS)):
+            weights = getattr(self, name)
+            if weights and len(weights) != len(some):
+                raise ConfigError(f"{name} must be {len(some)} numbers, or none, not {weights!r}")
+            for weight in weights:
+                _check_number(f"each of {name}", weight, least=1, whole=True)
         for name in ("concurrency", "threads", "processes", "pool_processes"):
             _check_number(name, getattr(self, name), least=1, whole=True)
         _check_number("lease", self.lease, least=0.1, whole=False)

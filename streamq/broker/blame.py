@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
 from streamq.broker.calls import Owner
+from streamq.broker.records import stored_error
 from streamq.config import Settings
+from streamq.errors import WorkerDied
 from streamq.lifecycle import is_suspect
 from streamq.message import Delivery
 
 # A suspect runs in a process of its own, so if the process that holds it dies or stands still, that was another's
 # doing. But not for ever: it may be the fetching of it that kills.
-_DEATHS_OF_OTHERS = 10
+DEATHS_OF_OTHERS = 10
 # Nor is another accused for ever: one that kills its process late is accused with its next delivery.
 _DELIVERIES_WITH_OTHERS = 10
 
@@ -24,15 +25,8 @@ Places = AbstractSet[tuple[str, bytes]]  # of deliveries: stream and entry
 def owner_of(settings: Settings, consumer: str, died: str) -> Owner:
     """Say who held deliveries, and how it died."""
     most = settings.max_deaths
-    # The stored form of an error, as codec.encode_error has it; the supervisor, which comes here too, is too small
-    # for pydantic.
-    error = {
-        "type": "streamq.errors.WorkerDied",
-        "message": f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}",
-        "args": None,
-        "traceback": "",
-    }
-    return Owner(consumer, died, most, json.dumps(error, separators=(",", ":")).encode())
+    message = f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}"
+    return Owner(consumer, died, most, stored_error(WorkerDied, message))
 
 
 def blamed(
@@ -42,7 +36,7 @@ def blamed(
 
     If some of those under which another process had died are `accused`, it is none for the others of that kind.
     """
-    lenient = owner._replace(max_deaths=owner.max_deaths + _DEATHS_OF_OTHERS)
+    lenient = owner._replace(max_deaths=owner.max_deaths + DEATHS_OF_OTHERS)
     innocent = owner._replace(died="")
     groups: defaultdict[Owner, list[Delivery]] = defaultdict(list)
     for one in deliveries:

@@ -11,7 +11,7 @@ from streamq._redis.connections import AsyncConnection
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq._redis.urls import EMBEDDED
-from streamq.broker import calls
+from streamq.broker import calls, server
 from streamq.config import Settings
 from streamq.errors import BrokerError
 
@@ -43,6 +43,8 @@ _IN_SCRIPTS = [
         "HGETALL record",
         "HMGET record state",
         "HSET record state queued",
+        "GET lock",
+        "SET lock id",
         "TYPE record",
         "PEXPIRE record 1000",
         "ZADD delayed 0 id",
@@ -51,6 +53,7 @@ _IN_SCRIPTS = [
         "ZSCORE delayed id",
         "PUBLISH event {}",
         "PUBLISH done id",
+        "PUBLISH signals 1",
         "PUBSUB NUMPAT",
         "SADD queues name",
         "TIME",
@@ -83,7 +86,7 @@ class Answers(NamedTuple):
 
 def info() -> Call[dict[str, str]]:
     """Ask for all that INFO tells by default, which also servers before 7.0 understand."""
-    return Call(("INFO",), calls.read_info)
+    return Call(("INFO",), server.read_info)
 
 
 def config() -> Call[dict[str, str]]:
@@ -108,12 +111,12 @@ def forbidden(keys: Keys, queues: Iterable[str]) -> Call[list[str]]:
 
 def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
     plain: list[Call[Any]] = [
-        calls.fetch(dict.fromkeys(queue.streams, queue.name), "consumer", 1, 1),
+        calls.fetch(dict.fromkeys(queue.all_streams, queue.name), "consumer", 1, 1),
         calls.claim(queue, queue.ready, "consumer", lease_ms=1, cursor=b"0-0", count=1),
         calls.consumers(queue.ready),
-        calls.client_id(),
-        calls.unblock(0),
-        calls.listeners(),
+        server.client_id(),
+        server.unblock(0),
+        server.listeners(),
         calls.enqueue(queue, []),
     ]
     sent = [[word.decode() if isinstance(word, bytes) else word for word in call.words] for call in plain]
@@ -123,11 +126,14 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "dead": queue.dead,
         "record": queue.record("id"),
         "delayed": queue.delayed,
+        "lock": queue.lock("task:digest"),
+        "signals": queue.signals,
         "group": GROUP,
         "event": queue.events + "task:event",
         "done": keys.done + "client",
     }
-    return [*sent, ("SUBSCRIBE", ours["done"]), *([ours.get(word, word) for word in line] for line in _IN_SCRIPTS)]
+    sent += [["SUBSCRIBE", ours["done"]], ["SUBSCRIBE", ours["signals"]]]
+    return [*sent, *([ours.get(word, word) for word in line] for line in _IN_SCRIPTS)]
 
 
 async def ask(settings: Settings, queues: Iterable[str]) -> Answers:

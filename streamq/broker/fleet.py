@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections import defaultdict
@@ -9,16 +10,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
-from streamq._redis.keys import Keys, QueueKeys
-from streamq.broker import calls
-from streamq.broker.blame import Places, blamed, owner_of
-from streamq.config import Settings
+from streamq._redis.keys import Keys
+from streamq._redis.scripts import Call
+from streamq.broker import calls, server
+from streamq.broker.blame import blamed, owner_of
+from streamq.broker.order import Order
+from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
 from streamq.lifecycle import Park
 from streamq.message import Delivery, Malformed
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
-_RESCUE_BATCH = 100
 _RETIRE_MOST = 100
 _OLDEST_REDIS = 7
 
@@ -52,7 +54,7 @@ class Fleet:
 
     Args:
         settings: those of the app.
-        queues: names of the queues to serve, in order.
+        worker: those of the worker: the names of the queues to serve, in order, and weights.
         consumer: the name under which entries are pending.
         block: seconds that a read waits for a message.
 
@@ -60,15 +62,17 @@ class Fleet:
         ahead_ms: by how much the server's clock is ahead of this host's, ms; known after `server`.
     """
 
-    def __init__(self, settings: Settings, queues: Sequence[str], consumer: str, block: float) -> None:
+    def __init__(self, settings: Settings, worker: WorkerSettings, consumer: str, block: float) -> None:
         self.keys = Keys(settings.namespace)
         self.consumer = consumer
-        self.queues = [self.keys.queue(name) for name in queues]
+        self.queues = [self.keys.queue(name) for name in worker.queues]
         self.ttl_ms = round(settings.result_ttl * 1000)
         self.ahead_ms = 0
         self._settings = settings
         self._block_ms = round(block * 1000)
-        self._streams = {stream: queue.name for queue in self.queues for stream in queue.streams}
+        self._order = Order(self.queues, worker.queue_weights, worker.level_weights)
+        self._is_idle = False  # there was nothing to read a moment ago
+        self._interrupted = asyncio.Event()
         self._fetching = AsyncConnection(settings.url, read_timeout=block + _FETCH_MARGIN_SECONDS)
         self._commands = AsyncConnection(settings.url)
         self._reader: int | None = None  # the server's id of the connection that reads
@@ -81,15 +85,18 @@ class Fleet:
             BrokerRefused: it is no Redis, wants another password, or is too old.
         """
         asked = time.time()
-        info = await self._commands.run(calls.server_info())
+        info = await self._commands.run(server.server_info())
         if "server_time_usec" in info:
             here = (asked + time.time()) / 2
             self.ahead_ms = round(int(info["server_time_usec"]) / 1000 - here * 1000)
         return name_server(info)
 
     async def prepare(self) -> None:
-        """Create the streams and groups that are not there, and note the queues."""
-        for stream in self._streams:
+        """Create the streams and groups that are not there, note the queues, and look at them."""
+        for queue in self.queues:
+            with contextlib.suppress(BrokerReset):  # the delayed set is none; the promoter says so
+                self._learn(queue.name, await self._commands.run(calls.due(queue, 0)))
+        for stream in self._order.streams:
             try:
                 await self._commands.run(calls.create_group(stream))
             except BrokerError as error:
@@ -99,12 +106,42 @@ class Fleet:
 
     async def fetch(self, count: int) -> Fetched:
         """Wait for messages and take about `count`; never cancel this, for its reply would be lost."""
-        each = max(1, count // len(self.queues))
+        self._interrupted.clear()
+        groups = self._order.groups()
+        if not groups:  # all queues are paused
+            await self._rest()
+            return Fetched([], [], listening=False)
+        if len(groups) > 1 and not self._is_idle:
+            found = await self._fetch_in_turn(groups, count)
+            if found.deliveries or found.malformed or self._interrupted.is_set():
+                return found
+        # If all streams were empty a moment ago, what comes first is read first.
+        every = {stream: queue for group in groups for stream, queue in group.items()}
+        found = await self._read(every, max(1, count // len(groups)), self._block_ms)
+        self._is_idle = not (found.deliveries or found.malformed)
+        return found
+
+    async def _fetch_in_turn(self, groups: Sequence[dict[str, str]], count: int) -> Fetched:
+        """Take what there is of the first streams, then of the next while there is room."""
+        found = Fetched([], [], listening=False)
+        for group in groups:
+            try:
+                more = await self._read(group, count - len(found.deliveries), 0)
+            except BrokerError:
+                if found.deliveries or found.malformed:  # nobody else has these; the next read says what is wrong
+                    break
+                raise
+            found = Fetched(found.deliveries + more.deliveries, found.malformed + more.malformed, more.listening)
+            if len(found.deliveries) >= count:
+                break
+        return found
+
+    async def _read(self, streams: dict[str, str], each: int, block_ms: int) -> Fetched:
         if self._reader is None:
-            self._reader = await self._fetching.run(calls.client_id())
+            self._reader = await self._fetching.run(server.client_id())
         try:
             found, listening = await self._fetching.run_together(
-                calls.fetch(self._streams, self.consumer, each, self._block_ms), calls.listeners()
+                calls.fetch(streams, self.consumer, each, block_ms), server.listeners()
             )
         except BrokerError:
             self._reader = None  # there may be another connection next time
@@ -112,6 +149,12 @@ class Fleet:
         deliveries = [one for one in found if type(one) is Delivery]
         malformed = [one for one in found if type(one) is Malformed] if len(deliveries) < len(found) else []
         return Fetched(deliveries, malformed, listening)
+
+    async def _rest(self) -> None:
+        """Wait, as long as a read would, for a queue that is not paused."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._block_ms / 1000):
+                await self._interrupted.wait()
 
     async def keep(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         """Start the leases of deliveries anew; returns those that still are this consumer's."""
@@ -124,8 +167,9 @@ class Fleet:
 
     async def interrupt(self) -> None:
         """Have the read that is under way return at once, with nothing or with what it already has."""
+        self._interrupted.set()
         if self._reader is not None:
-            await self._commands.run(calls.unblock(self._reader))
+            await self._commands.run(server.unblock(self._reader))
 
     async def commit(self, settlements: Iterable[calls.Settlement]) -> list[Delivery]:
         """Commit outcomes; returns the deliveries whose outcome was refused because they are another's by now."""
@@ -174,7 +218,7 @@ class Fleet:
 
     async def claim(self, stream: str, lease_ms: int, cursor: bytes, count: int) -> calls.Claimed:
         """Take over entries of `stream` that nobody has renewed for a lease."""
-        queue = self.keys.queue(self._streams[stream])
+        queue = self.keys.queue(self._order.streams[stream])
         return await self._commands.run(
             calls.claim(queue, stream, self.consumer, lease_ms=lease_ms, cursor=cursor, count=count)
         )
@@ -183,9 +227,21 @@ class Fleet:
         """Move delayed tasks whose time has come to their stream; returns what was due."""
         keys = self.keys.queue(queue)
         found = await self._commands.run(calls.due(keys, limit))
+        if self._learn(queue, found):
+            await self.interrupt()  # what is read now are other streams
         if found.task_ids:
             await self._commands.run(calls.promote(keys, found.task_ids))
         return found
+
+    def _learn(self, queue: str, found: calls.Due) -> bool:
+        is_news = self._order.learn(queue, found.levels, paused=found.paused)
+        if is_news:
+            self._is_idle = False
+        return is_news
+
+    async def run(self, call: Call[T]) -> T:
+        """Send a call of those that need nothing of this consumer's."""
+        return await self._commands.run(call)
 
     async def announce(self, events: Iterable[tuple[str, bytes]]) -> None:
         """Publish events."""
@@ -194,11 +250,11 @@ class Fleet:
     @property
     def streams(self) -> list[str]:
         """The keys of all streams that are read."""
-        return list(self._streams)
+        return list(self._order.streams)
 
     async def retire(self) -> None:
         """Remove this consumer from the groups where it has nothing pending."""
-        for stream in self._streams:
+        for stream in self._order.streams:
             await self._commands.run(calls.retire(stream, self.consumer))
 
     async def retire_idle(self, stream: str, idle_ms: int) -> int:
@@ -234,54 +290,3 @@ class Renewals:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
-
-
-def rescue(
-    settings: Settings, queues: Sequence[str], consumer: str, died: str, accused: Places = frozenset()
-) -> calls.GivenBack:
-    """Give back all that is pending under a dead consumer, and remove it.
-
-    Args:
-        settings: those of the app.
-        queues: the names of those that it served.
-        consumer: the name under which it read.
-        died: how it died, such as ``signal SIGKILL``.
-        accused: of what it held with deaths already, that which may have been the cause, if that is known.
-
-    Raises:
-        BrokerError: Redis cannot be asked; the lease brings them back.
-    """
-    keys, given, buried = Keys(settings.namespace), 0, 0
-    connection = SyncConnection(settings.url)
-    owner = owner_of(settings, consumer, died)
-    try:
-        for queue in map(keys.queue, queues):
-            for stream in queue.streams:
-                with contextlib.suppress(BrokerReset):  # the stream is gone, and with it all that was pending there
-                    while moved := _rescue_some(connection, settings, queue, stream, owner, accused=accused):
-                        given, buried = given + moved.given, buried + moved.buried
-                    connection.run(calls.retire(stream, consumer))
-    finally:
-        connection.close()
-    return calls.GivenBack(given, buried)
-
-
-def _rescue_some(
-    connection: SyncConnection,
-    settings: Settings,
-    queue: QueueKeys,
-    stream: str,
-    owner: calls.Owner,
-    *,
-    accused: Places,
-) -> calls.GivenBack | None:
-    """Give back some hundred entries; None if there are no more."""
-    held = connection.run(calls.held_by(queue, stream, owner.consumer, _RESCUE_BATCH))
-    # What cannot be read stays pending: the next reclaim buries it.
-    good = [one for one in held if isinstance(one, Delivery)]
-    done, ttl_ms = Keys(settings.namespace).done, round(settings.result_ttl * 1000)
-    given = buried = 0
-    for by, group in blamed(owner, settings, good, accused):
-        moved = connection.run(calls.give_back(queue, stream, by, group, done=done, ttl_ms=ttl_ms))
-        given, buried = given + moved.given, buried + moved.buried
-    return calls.GivenBack(given, buried) if given or buried else None

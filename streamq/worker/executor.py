@@ -18,6 +18,7 @@ from streamq.errors import PayloadTooLarge, TaskTimeout
 from streamq.lifecycle import Abandoned, Outcome, is_suspect
 from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
+from streamq.worker.heeding import expiry, heed
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import AHEAD_MOST, Lane, Pace, free_places
 from streamq.worker.limits import TimeLimits
@@ -117,6 +118,8 @@ class Executor:
                     f"its {len(delivery.message.args)} bytes of arguments are over max_payload {most}"
                 )
                 self._settle(run, self._in_its_context(run, failed, task, delivery, error))
+            elif delivery.message.options and (outcome := self._in_its_context(run, heed, run)) is not None:
+                self._settle(run, outcome)
             elif delivery.deaths or task.options.pool:
                 self._trial.put(run, self._lane_of(task, delivery.deaths))
             elif task.is_async:
@@ -141,6 +144,9 @@ class Executor:
                 run = lane.waiting.popleft()
                 if run.lost:
                     self._holdings.drop(run)
+                    continue
+                if run.expires_ms and (outcome := self._in_its_context(run, expiry, run)) is not None:
+                    self._settle(run, outcome)
                     continue
                 lane.running += 1
                 lane.start(run)

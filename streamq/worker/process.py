@@ -18,6 +18,8 @@ from streamq.config import WorkerSettings
 
 HURRY = b"now\n"  # said to a child that is stopping
 
+_STARTED_MS = time.time_ns() // 1_000_000  # of the worker, and so of the code that it runs
+
 _MARGIN_SECONDS = 5.0  # after the grace time; a child needs some of it to hand back and to say goodbye
 
 
@@ -46,7 +48,13 @@ class Child:
         self._begun: set[tuple[str, bytes]] = set()
         self._young: set[tuple[str, bytes]] = set()
         self.line, theirs = socket.socketpair()
-        spec = {"app": app, "worker": asdict(worker), "consumer": self.consumer, "line": theirs.fileno()}
+        spec = {
+            "app": app,
+            "worker": asdict(worker),
+            "consumer": self.consumer,
+            "line": theirs.fileno(),
+            "started_ms": _STARTED_MS,
+        }
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "streamq.cli.child", json.dumps(spec)],

@@ -227,7 +227,7 @@ class Supervisor:
 def _rescue(settings: Settings, queues: Sequence[str], child: Child, how: str) -> None:
     """Hand back what a child held; in a thread of its own."""
     # What is imported here costs memory, which most supervisors never need.
-    from streamq.broker.fleet import rescue  # noqa: PLC0415
+    from streamq.broker.rescue import rescue  # noqa: PLC0415
     from streamq.errors import BrokerError  # noqa: PLC0415
 
     try:

@@ -8,20 +8,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from streamq import State, results
+from streamq import State, by, cron, results
 from streamq._redis.keys import GROUP, Keys
-from streamq.broker import calls, fleet
+from streamq.broker import blame, calls, rescue
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.message import Message
-from streamq.worker import child, promoter, reaper
-from streamq.worker.child import Job, serve
+from streamq.schedule.plan import message_id
+from streamq.worker import child, promoter, reaper, scheduler
+from streamq.worker.child import Job
 from streamq.worker.stop import Stop
 from tests.proxy import SCRIPTS, Fault, Proxy, Strike
+from tests.serving import serving, until
 
 LEASE = 0.4  # seconds
 RENEWALS = 4  # in a lease
@@ -31,6 +35,7 @@ PROBE = "probe"
 STOP = "stop"
 CANCEL = "cancel"
 QUEUE = Keys("sq").queue("default")
+RULE = cron("0 0 1 1 *")
 
 
 class Stage:
@@ -158,29 +163,13 @@ class Stage:
         self._probe.close()
 
 
-async def until(what: Callable[[], object]) -> None:
-    while not what():  # noqa: ASYNC110 - it looks at the server
-        await asyncio.sleep(0.005)
-
-
-@contextlib.asynccontextmanager
-async def serving(job: Job) -> AsyncIterator[Stop]:
-    """Run a worker; it has to end in order."""
-    stop = Stop()
-    service = asyncio.create_task(serve(job, stop, lambda _server: None))
-    try:
-        yield stop
-    finally:
-        stop.asked.set()
-        await service
-
-
 @pytest.fixture
 def quick(monkeypatch):
     """Have those look more often who wait for what may have got lost."""
     monkeypatch.setattr(child, "_BLOCK_SECONDS", 0.2)
     monkeypatch.setattr(reaper, "_SWEEP_SECONDS", (0.03, 0.06))
     monkeypatch.setattr(promoter, "_LONGEST_SECONDS", 0.05)
+    monkeypatch.setattr(scheduler, "_LONGEST_SECONDS", 0.05)
     monkeypatch.setattr(results, "_LOOK_AGAIN_SECONDS", 0.1)
     return monkeypatch.setattr
 
@@ -288,7 +277,7 @@ async def retried(stage: Stage) -> None:
 
 async def deadly(stage: Stage) -> None:
     """A worker has died under a task that is known for that, also in a process of its own: it is a dead letter."""
-    too_many = MAX_DEATHS + fleet._DEATHS_OF_OTHERS
+    too_many = MAX_DEATHS + blame.DEATHS_OF_OTHERS
     task_id = await stage.enqueue()
     add_again(stage, task_id, "deaths", too_many - 1)
     take_as(stage, "ghost", idle_ms=60_000)
@@ -354,9 +343,26 @@ async def rescued(stage: Stage) -> None:
     await stage.enqueue()
     take_as(stage, "ghost", idle_ms=0)
     with contextlib.suppress(BrokerError):  # if it fails, the lease brings the task back
-        await asyncio.to_thread(fleet.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
+        await asyncio.to_thread(rescue.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
     async with stage.successor():
         await stage.ended()
+
+
+async def scheduled(stage: Stage) -> None:
+    """The code of a task declares a schedule, which comes due, and is fired."""
+    task = stage.module.held
+    stage.patch(task, "options", replace(task.options, schedule=(RULE,)))
+    upcoming = QUEUE.timetable[0]
+    new_year = round(datetime(datetime.now(UTC).year, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    task_id = message_id(task.name, new_year)
+    async with stage.worker():
+        await until(lambda: stage.redis("EXISTS", upcoming))
+        stage.redis("ZADD", upcoming, new_year, task.name)
+        await until(lambda: stage.module.runs[task_id])
+        stage.expect(task_id)
+        stage.module.go_on()
+        await stage.ended()
+        await until(lambda: stage.struck or not stage.strike)  # another may have been faster
 
 
 # ---- lives of callers
@@ -371,12 +377,19 @@ class Threads:
         result = self.app.result("1", queue="default")
         self.delay = in_thread(self._once.using(task_id="1").delay)
         self.transact = in_thread(self._transact)
+        self.sole = lambda task_id: in_thread(self._once.using(task_id=task_id, unique=by()).delay)()
         self.get = in_thread(result.get)
         self.status = in_thread(result.status)
         self.forget = in_thread(result.forget)
         self.find = in_thread(self.app.result("1").status)
         self.redrive = in_thread(self.app.dead_letters.redrive)
         self.purge = in_thread(self.app.dead_letters.purge)
+        on = self.app.schedules
+        self.add = in_thread(lambda: on.add("often", self._once.s(), RULE))
+        self.schedules = in_thread(on.list)
+        self.pause = in_thread(lambda: on.pause("often"))
+        self.resume = in_thread(lambda: on.resume("often"))
+        self.remove = in_thread(lambda: on.remove("often"))
         self.close = in_thread(self.app.close)
 
     def _transact(self) -> None:
@@ -394,12 +407,19 @@ class Loop:
         result = self.app.result("1", queue="default")
         self.delay = cancelled_once(stage, self._once.using(task_id="1").adelay)
         self.transact = cancelled_once(stage, self._transact)
+        self.sole = lambda one: cancelled_once(stage, self._once.using(task_id=one, unique=by()).adelay)()
         self.get = cancelled_once(stage, result.aget)
         self.status = cancelled_once(stage, result.astatus)
         self.forget = cancelled_once(stage, result.aforget)
         self.find = cancelled_once(stage, self.app.result("1").astatus)
         self.redrive = cancelled_once(stage, self.app.dead_letters.aredrive)
         self.purge = cancelled_once(stage, self.app.dead_letters.apurge)
+        on = self.app.schedules
+        self.add = cancelled_once(stage, lambda: on.aadd("often", self._once.s(), RULE))
+        self.schedules = cancelled_once(stage, on.alist)
+        self.pause = cancelled_once(stage, lambda: on.apause("often"))
+        self.resume = cancelled_once(stage, lambda: on.aresume("often"))
+        self.remove = cancelled_once(stage, lambda: on.aremove("often"))
         self.close = self.app.aclose
 
     async def _transact(self) -> None:
@@ -456,6 +476,19 @@ async def transacted(stage: Stage, caller: Threads | Loop) -> None:
     assert stage.module.runs == {"1": 1, "2": 1}
 
 
+async def unique(stage: Stage, caller: Threads | Loop) -> None:
+    """A unique task is enqueued, once more while it waits, and again when it has ended."""
+    for first, second in (("1", "2"), ("3", "4")):
+        result, duplicate = await caller.sole(first), await caller.sole(second)
+        assert (result.id, result.duplicate) == (first, False)
+        assert (duplicate.id, duplicate.duplicate) == (first, True)
+        check_enqueued(stage, first)
+        async with stage.successor():
+            await stage.ended()
+    stage.check()
+    assert stage.module.runs == {"1": 1, "3": 1}
+
+
 async def redriven(stage: Stage, caller: Threads | Loop) -> None:
     """A task that died is redriven; what cannot be is deleted."""
     stage.run(calls.register_queues(Keys("sq"), ["default"]))
@@ -471,6 +504,20 @@ async def redriven(stage: Stage, caller: Threads | Loop) -> None:
         await stage.ended()
     stage.check()
     assert stage.module.runs == {"1": 1}
+
+
+async def arranged(stage: Stage, caller: Threads | Loop) -> None:
+    """A schedule is added, looked at, paused, resumed and removed."""
+    added = await caller.add()
+    assert (added.name, added.rule, added.paused) == ("often", RULE, False)
+    await caller.pause()
+    [paused] = await caller.schedules()
+    assert paused.paused
+    await caller.resume()
+    assert await caller.schedules() == (added,)
+    await caller.remove()
+    assert await caller.schedules() == ()
+    assert stage.redis("KEYS", "*") == [b"sq:queues"]
 
 
 async def played(stage: Stage, life: Any, caller: type[Threads | Loop]) -> None:
@@ -502,7 +549,7 @@ LOOK = ("INFO#2", "CONFIG GET", "forbidden")
 WORKING = {
     plain: (
         *(SET_UP, "INFO", *LOOK, "create_group", "create_group#2", "register_queues", "CLIENT ID", "XREADGROUP"),
-        *("PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
+        *("SUBSCRIBE", "PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
     ),
     heard: ("announce", "announce#2", "announce#3"),
     delayed: ("due", "promote"),
@@ -515,11 +562,17 @@ WORKING = {
     tidied: ("XINFO CONSUMERS", "retire"),
     long: ("renew",),
     stopped: ("give_back", "give_back#2"),
+    scheduled: ("read_schedules", "define_schedule", "due_schedules", "due_schedules#2", "fire"),
     rescued: ("XREADGROUP", "give_back", "retire", "retire#2"),
 }
 CALLING = {
     called: (SET_UP, "enqueue", "register_queues", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
     transacted: ("enqueue_all", "register_queues"),
+    arranged: (
+        *("SMEMBERS", "read_schedules", "register_queues", "define_schedule", "read_schedules#2", "ZREM", "HKEYS"),
+        *("resume_schedule", "remove_schedule"),
+    ),
+    unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
 }
 # What is made when its worker is stopping already.

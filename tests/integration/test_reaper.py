@@ -11,7 +11,7 @@ import pytest
 from streamq._redis.keys import GROUP
 from streamq.broker.calls import Settlement
 from streamq.broker.fleet import Fleet
-from streamq.config import Settings
+from streamq.config import Settings, WorkerSettings
 from streamq.lifecycle import State
 from streamq.worker import reaper
 from streamq.worker.fetcher import Fetcher
@@ -30,7 +30,7 @@ async def fleets(server_url):
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(consumer):
-            fleet = Fleet(Settings(url=server_url), ["default"], consumer, 0.01)
+            fleet = Fleet(Settings(url=server_url), WorkerSettings(), consumer, 0.01)
             stack.push_async_callback(fleet.close)
             await fleet.prepare()
             return fleet

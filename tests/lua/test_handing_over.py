@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamq.broker import calls
-from streamq.broker.fleet import rescue
+from streamq.broker.rescue import rescue
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerReset
 from streamq.message import Delivery, Malformed, Message
