@@ -18,10 +18,11 @@ from streamq.broker.batch import clarified, enqueue_all, have_terms
 from streamq.broker.durability import confirmation, require
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
+from streamq.broker.turns import Stake, settle_weight
 from streamq.config import DEFAULT_LEVEL, Durability, Settings, check_durability
 from streamq.errors import BrokerError, NotDurable
 from streamq.lifecycle import State
-from streamq.message import Message
+from streamq.message import Delivery, Message
 from streamq.sending import level_of
 
 
@@ -113,9 +114,6 @@ class Broker:
         Returns:
             By position, for those that were not put: the id of the task that is there in their place.
 
-        Returns:
-            By position, for those that were not put: the id of the task that has their lock.
-
         Raises:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
@@ -188,7 +186,7 @@ class Broker:
         """Put messages on their queues, all or none: one script, one round trip, or two where a lock is not free.
 
         Returns:
-            By position, for those that were not put: the id of the task that has their lock.
+            By position, for those that were not put: the id of the task that is there in their place.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
@@ -210,7 +208,7 @@ class Broker:
             self.sync.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
-        return put.holders
+        return put.there
 
     async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, all or none, as `enqueue_all` does."""
@@ -230,7 +228,7 @@ class Broker:
             await self.on_loop.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
-        return put.holders
+        return put.there
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
@@ -247,6 +245,14 @@ class Broker:
     async def alook(self, queue: str, task_id: str) -> Record:
         """Read a record."""
         return await self.on_loop.run(calls.look(self.keys.queue(queue), task_id))
+
+    def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
+        """Have a run count as so many units of a rate; False if it is another's by now."""
+        return self.sync.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
+
+    async def asettle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
+        """Have a run count as so many units of a rate, as `settle_weight` does."""
+        return await self.on_loop.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
 
     def forget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
