@@ -42,6 +42,15 @@ class QueueKeys:
         """The streams to read, most urgent first."""
         return (self.returned, self.ready)
 
+    def stream(self, name: str) -> str:
+        """The stream that a record calls `name`; most do not call theirs anything."""
+        return self.returned if name == "returned" else self.ready
+
+    @property
+    def named_streams(self) -> tuple[tuple[str, str], ...]:
+        """What records call the streams, and the streams: first those from which messages go to others."""
+        return tuple((name, self.stream(name)) for name in ("", "returned"))
+
 
 class Keys:
     """The keys and channels of one namespace."""

@@ -14,7 +14,7 @@ from streamq.broker import calls
 from streamq.broker.records import stored_error
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset, WorkerDied
-from streamq.lifecycle import Park, is_suspect
+from streamq.lifecycle import Park, State, is_suspect
 from streamq.message import Delivery, Malformed
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
@@ -189,6 +189,12 @@ class Fleet:
         if found.task_ids:
             await self._commands.run(calls.promote(keys, found.task_ids))
         return found
+
+    async def state(self, delivery: Delivery) -> State:
+        """Look up where the task of a delivery is in its life."""
+        message = delivery.message
+        record = await self._commands.run(calls.look(self.keys.queue(message.queue), message.id))
+        return record.state
 
     async def announce(self, events: Iterable[tuple[str, bytes]]) -> None:
         """Publish events."""

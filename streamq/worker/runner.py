@@ -62,6 +62,7 @@ class _Lease:
     """The lease of what runs."""
 
     lost = False
+    cancelled = False  # then this process is killed
 
 
 class Runner:

@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import batch, calls, diagnosis, durability, letters, reads
+from streamq.broker import batch, calls, cancels, diagnosis, durability, letters, reads
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 
@@ -66,6 +66,18 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         letters.redrive(QUEUE, [(b"1-%d" % n, task_id) for n, task_id in enumerate(IDS)], reset=reset)
         for reset in (False, True)
     ],
+    "cancel": [
+        cancels.cancel(QUEUE, [], done=KEYS.done, ttl_ms=1000),
+        *(
+            cancels.cancel(
+                QUEUE, [cancels.Place(one, stream) for one in IDS], done=KEYS.done, ttl_ms=1000, running=running
+            )
+            for stream, _ in QUEUE.named_streams
+            for running in (False, True)
+        ),
+    ],
+    "survey": [cancels.survey(stream, b"-", b"1-1") for stream in QUEUE.streams],
+    "brief": [cancels.brief(QUEUE, IDS)],
     "create_group": [calls.create_group(stream) for stream in QUEUE.streams],
     "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
 }
@@ -101,7 +113,8 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "ability": (durability.ability("fsync"), lambda _: ()),
     "fsync_policy": (durability.fsync_policy(), lambda _: ()),
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
-    "newest": (letters.newest(QUEUE), lambda words: words[1:2]),
+    "scan": (cancels.scan(QUEUE.delayed, b"0"), lambda words: words[1:2]),
+    "newest": (letters.newest(QUEUE.dead), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
 }
 
@@ -120,7 +133,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (batch, calls, diagnosis, durability, letters, reads)
+        for module in (batch, calls, cancels, diagnosis, durability, letters, reads)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -177,7 +190,7 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
 def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    of_operators = {"letters", "redrive"}
+    of_operators = {"letters", "redrive", "survey", "brief"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
@@ -275,7 +288,7 @@ def test_a_shared_function_is_given_a_key_of_the_script(name):
     text = code(name)
     for words in re.findall(r"^(?!.*function).*\b(?:settle|write_dead)\((.*)\)", text, re.MULTILINE):
         assert split(words)[0] in keys_in(text)
-    for function, number in {"settle": 1, "put": 3, "is_free": 1, "redrive": 1}.items():
+    for function, number in {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "page": 1, "remove": 1}.items():
         for words in re.findall(rf"^(?!.*function).*\b{function}\((.*)\)", text, re.MULTILINE):
             assert set(split(words)[:number]) <= keys_in(text)
 
