@@ -40,11 +40,11 @@ class Choice:
 
 def choose(
     *,
-    task: str | None,
-    queue: str | Iterable[str] | None,
-    older_than: float | datetime | None,
-    running: bool,
-    everything: bool,
+    task: str | None = None,
+    queue: str | Iterable[str] | None = None,
+    older_than: float | datetime | None = None,
+    running: bool = False,
+    everything: bool = False,
 ) -> Choice:
     """Say which tasks are meant.
 

@@ -136,13 +136,17 @@ def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bo
     """
     now_ms = yield reads.now()
     total = 0
+
+    def meant(seen: Seen) -> bool:
+        return seen.enqueued_ms <= now_ms and fits(seen, now_ms)
+
     for queue in map(keys.queue, (yield calls.queue_names(keys)) if names is None else names):
         cursor = b"0"
         while True:
             cursor, ids = yield scan(queue.delayed, cursor)
             for start in range(0, len(ids), _PAGE):
                 seen = yield brief(queue, ids[start : start + _PAGE])
-                total += yield from deal(queue, [Place(one.task_id) for one in seen if fits(one, now_ms)])
+                total += yield from deal(queue, [Place(one.task_id) for one in seen if meant(one)])
                 yield total
             if cursor == b"0":
                 break
@@ -150,6 +154,6 @@ def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bo
             first, last = b"-", (yield letters.newest(stream)) or b"-"
             while found := (yield survey(stream, first, last)):
                 first = b"(" + found[-1][0]
-                meant = [Place(one.task_id, name) for _, one in found if one.task_id and fits(one, now_ms)]
-                total += yield from deal(queue, meant)
+                places = [Place(one.task_id, name) for _, one in found if one.task_id and meant(one)]
+                total += yield from deal(queue, places)
                 yield total

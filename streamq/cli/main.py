@@ -12,6 +12,7 @@ from streamq.errors import StreamqError
 
 _COMMANDS = {
     "call": "Enqueue a task by its name.",
+    "cancel": "Cancel tasks that have not ended.",
     "dead": "Show, redrive or purge dead letters.",
     "demo": "Watch real work survive the kill of a worker.",
     "doctor": "Tell whether a server is fit for streamq.",
