@@ -40,9 +40,13 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from streamq.lifecycle import State
+    from streamq.limits import Limit
     from streamq.results import AsyncResult
     from streamq.retry import Retry
+    from streamq.schedule.rules import cron, every
     from streamq.tasks import Signature, Task
+    from streamq.timetable import Schedule
+    from streamq.uniqueness import by
 
 __version__ = "0.1.0"
 
@@ -57,6 +61,7 @@ __all__ = [
     "ConfigError",
     "Context",
     "EncodeError",
+    "Limit",
     "MissingExtra",
     "NoCurrentTask",
     "NotDurable",
@@ -69,6 +74,7 @@ __all__ = [
     "ResultTooLarge",
     "Retry",
     "RetryRequested",
+    "Schedule",
     "Signature",
     "State",
     "StreamQ",
@@ -82,7 +88,10 @@ __all__ = [
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
+    "by",
+    "cron",
     "current",
+    "every",
     "task",
 ]
 
@@ -90,11 +99,16 @@ _HOMES = {
     "AsyncResult": "results",
     "Retry": "retry",
     "Context": "context",
+    "Schedule": "timetable",
+    "Limit": "limits",
     "Signature": "tasks",
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
+    "by": "uniqueness",
+    "cron": "schedule.rules",
     "current": "context",
+    "every": "schedule.rules",
     "task": "decorator",
 }
 

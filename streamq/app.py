@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from streamq import bulk
 from streamq.broker.producer import Broker
 from streamq.cancellation import Cancellation, choose
 from streamq.config import Durability, Settings
 from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
+from streamq.limits import Limit
 from streamq.results import AsyncResult
 from streamq.tasks import Signature, Task, make_current
+from streamq.timetable import Schedules
 from streamq.transaction import Transaction
 
 R = TypeVar("R")
@@ -39,6 +42,7 @@ class StreamQ:
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters. The last
             time it runs in a process of its own, so that no other task is blamed.
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
+        queue_limits: of queues, by their names, how often and how many at a time their tasks may begin.
         durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas to have
             the message, ``fsync`` for its disk to have it. Where Redis cannot confirm that, the enqueue is an error.
 
@@ -58,6 +62,7 @@ class StreamQ:
         max_result: int = Settings.max_result,
         max_deaths: int = Settings.max_deaths,
         unknown_task_ttl: float = Settings.unknown_task_ttl,
+        queue_limits: Mapping[str, Limit] | None = None,
         durability: Durability = Settings.durability,
     ) -> None:
         given: dict[str, Any] = {} if url is None else {"url": url}
@@ -69,6 +74,7 @@ class StreamQ:
             max_result=max_result,
             max_deaths=max_deaths,
             unknown_task_ttl=unknown_task_ttl,
+            queue_limits=queue_limits or {},
             durability=durability,
         )
         self.broker = Broker(self.settings)
@@ -107,32 +113,72 @@ class StreamQ:
         return AsyncResult(task_id, queue, self.broker)
 
     def enqueue_many(
-        self, signatures: Iterable[Signature[R]], *, durability: Durability | None = None
+        self,
+        signatures: Iterable[Signature[R]],
+        *,
+        durability: Durability | None = None,
+        on_progress: Callable[[int], object] | None = None,
+        chunk_size: int = bulk.CHUNK,
     ) -> list[AsyncResult[R]]:
-        """Enqueue many calls, some hundred to a round trip.
+        """Enqueue many calls, of any tasks and with any options, some hundred to a round trip.
+
+        Calls of one queue and priority are enqueued in the order given. Their iterable may be a generator of any
+        length: only the results are kept. Where these would be too many, see `enqueue_each`.
 
         Args:
             signatures: the calls.
             durability: what to wait for, in place of what the app says.
+            on_progress: called with the number of calls that are enqueued so far, after each chunk.
+            chunk_size: so many calls are taken from `signatures` at a time.
 
         Returns:
-            Their results, in the order given.
+            Their results, in the order given; those of calls that were enqueued already say ``duplicate``.
 
         Raises:
             BrokerError: some may have been enqueued; sending signatures with ids of their own again is safe. Also
                 `NotDurable`: those that were sent last have not been confirmed, and the rest was not sent.
+            ConfigError: the size of a chunk cannot be used.
         """
-        batch = [(signature, signature.to_message()) for signature in signatures]
-        self.broker.enqueue_many((message for _, message in batch), durability)
-        return [signature.to_result(message, self.broker) for signature, message in batch]
+        chunk_size = bulk.check_chunk_size(chunk_size)
+        return list(bulk.each(self.broker, signatures, durability, chunk_size, on_progress))
 
     async def aenqueue_many(
-        self, signatures: Iterable[Signature[R]], *, durability: Durability | None = None
+        self,
+        signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]],
+        *,
+        durability: Durability | None = None,
+        on_progress: Callable[[int], object] | None = None,
+        chunk_size: int = bulk.CHUNK,
     ) -> list[AsyncResult[R]]:
-        """Enqueue many calls, as `enqueue_many` does."""
-        batch = [(signature, signature.to_message()) for signature in signatures]
-        await self.broker.aenqueue_many((message for _, message in batch), durability)
-        return [signature.to_result(message, self.broker) for signature, message in batch]
+        """Enqueue many calls, as `enqueue_many` does; their iterable may be an async one."""
+        chunk_size = bulk.check_chunk_size(chunk_size)
+        results = bulk.aeach(self.broker, signatures, durability, chunk_size, on_progress)
+        return [result async for result in results]
+
+    def enqueue_each(
+        self,
+        signatures: Iterable[Signature[R]],
+        *,
+        durability: Durability | None = None,
+        on_progress: Callable[[int], object] | None = None,
+        chunk_size: int = bulk.CHUNK,
+    ) -> Iterator[AsyncResult[R]]:
+        """Enqueue many calls as `enqueue_many` does, but give their results one by one and keep none.
+
+        Calls are enqueued, a chunk at a time, when their results are asked for, as by a ``for`` loop.
+        """
+        return bulk.each(self.broker, signatures, durability, bulk.check_chunk_size(chunk_size), on_progress)
+
+    def aenqueue_each(
+        self,
+        signatures: Iterable[Signature[R]] | AsyncIterable[Signature[R]],
+        *,
+        durability: Durability | None = None,
+        on_progress: Callable[[int], object] | None = None,
+        chunk_size: int = bulk.CHUNK,
+    ) -> AsyncIterator[AsyncResult[R]]:
+        """Enqueue many calls as `enqueue_each` does: ``async for result in app.aenqueue_each(...)``."""
+        return bulk.aeach(self.broker, signatures, durability, bulk.check_chunk_size(chunk_size), on_progress)
 
     def transaction(self, *, durability: Durability | None = None) -> Transaction:
         """Begin a block, ``with`` or ``async with``, whose calls are enqueued all or none; see `Transaction`.
@@ -192,6 +238,11 @@ class StreamQ:
     def dead_letters(self) -> DeadLetters:
         """The dead letters of all queues, to be looked at, redriven or purged."""
         return DeadLetters(self.broker)
+
+    @property
+    def schedules(self) -> Schedules:
+        """What is called by itself, and when; workers fire it."""
+        return Schedules(self.broker)
 
     def close(self) -> None:
         """Close the connections that threads use. The app can be used again."""

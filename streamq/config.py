@@ -6,13 +6,17 @@ import math
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from streamq.errors import ConfigError
+from streamq.limits import Limit, check_queue_limits
 
 DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_QUEUE = "default"
+LEVELS = range(10)  # priorities; larger ones come first
+DEFAULT_LEVEL = 5  # most messages have the middle one
 
 Durability = Literal["async", "replica", "fsync"]
 
@@ -57,6 +61,17 @@ def check_durability(durability: str) -> Durability:
     return cast("Durability", durability)
 
 
+def check_priority(priority: int) -> int:
+    """Return `priority` if there is such a level.
+
+    Raises:
+        ConfigError: it is no whole number from 0 to 9.
+    """
+    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in LEVELS:
+        raise ConfigError(f"priority must be a whole number from 0 to {LEVELS[-1]}, larger first, not {priority!r}")
+    return priority
+
+
 def display_url(url: str) -> str:
     """Return `url` without its password; also one that cannot be parsed, because the password was not escaped."""
     if re.search(r"[?&]\w*password=[^&]*@", url):  # where the password ends cannot be told
@@ -86,6 +101,7 @@ class Settings:
             ``fsync`` for its disk.
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters.
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
+        queue_limits: limits of whole queues, by their names.
     """
 
     url: str = field(default_factory=lambda: os.environ.get("STREAMQ_URL") or DEFAULT_URL)
@@ -96,6 +112,7 @@ class Settings:
     durability: Durability = "async"
     max_deaths: int = 3
     unknown_task_ttl: float = 24 * 3600.0
+    queue_limits: Mapping[str, Limit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)
@@ -105,6 +122,7 @@ class Settings:
         check_durability(self.durability)
         _check_number("max_deaths", self.max_deaths, least=1, whole=True)
         _check_number("unknown_task_ttl", self.unknown_task_ttl, least=0, whole=False)
+        object.__setattr__(self, "queue_limits", check_queue_limits(self.queue_limits))
 
 
 def _host_name() -> str:
@@ -117,7 +135,9 @@ class WorkerSettings:
     """How one worker runs. Times are seconds.
 
     Attributes:
-        queues: names of the queues it serves.
+        queues: names of the queues it serves, in order: a queue is read when those before it are empty.
+        queue_weights: for each queue, how often it comes first, compared with the others; none: that order.
+        level_weights: for each priority level from 0, how often it comes first; none: a larger one always does.
         concurrency: async tasks that run at a time in each child process.
         threads: sync tasks that run at a time in each child process.
         processes: child processes.
@@ -137,6 +157,8 @@ class WorkerSettings:
     """
 
     queues: tuple[str, ...] = (DEFAULT_QUEUE,)
+    queue_weights: tuple[int, ...] = ()
+    level_weights: tuple[int, ...] = ()
     concurrency: int = 100
     threads: int = 16
     processes: int = 1
@@ -159,6 +181,12 @@ class WorkerSettings:
             check_name("queue", queue)
         if not self.queues or len(set(self.queues)) != len(self.queues):
             raise ConfigError(f"queues must be one or more different names, not {','.join(self.queues)!r}")
+        for name, some in (("queue_weights", self.queues), ("level_weights", LEVELS)):
+            weights = getattr(self, name)
+            if weights and len(weights) != len(some):
+                raise ConfigError(f"{name} must be {len(some)} numbers, or none, not {weights!r}")
+            for weight in weights:
+                _check_number(f"each of {name}", weight, least=1, whole=True)
         for name in ("concurrency", "threads", "processes", "pool_processes"):
             _check_number(name, getattr(self, name), least=1, whole=True)
         _check_number("lease", self.lease, least=0.1, whole=False)

@@ -9,6 +9,15 @@ from typing import Any, NoReturn, Protocol
 
 from streamq.errors import ConfigError, NoCurrentTask, RetryRequested, TaskRejected
 from streamq.message import Delivery
+from streamq.sending import read_steering
+
+
+class Weighed(Protocol):
+    """What knows how to say what a run has weighed."""
+
+    def settle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool: ...  # noqa: D102
+
+    async def asettle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool: ...  # noqa: D102
 
 
 class Lease(Protocol):
@@ -16,6 +25,9 @@ class Lease(Protocol):
 
     lost: bool
     cancelled: bool
+
+    @property
+    def task(self) -> Weighed | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +45,7 @@ class Context:
         fence: grows with each hand-over of this task. A store of your own that refuses a write whose fence is smaller
             than one it has seen is safe from a worker that lost its lease and does not know it yet.
         deaths: how many workers died under this task.
+        scheduled_for: the instant for which a schedule has enqueued it; None if it was none.
     """
 
     id: str
@@ -44,7 +57,9 @@ class Context:
     state: Any = None
     fence: int = 0
     deaths: int = 0
+    scheduled_for: datetime | None = None
     _lease: Lease | None = field(default=None, repr=False, compare=False)
+    _delivery: Delivery | None = field(default=None, repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -64,6 +79,32 @@ class Context:
         interrupted at any place: it can look here where it may stop.
         """
         return self._lease is not None and self._lease.cancelled
+
+    def settle(self, units: float, limit: str | None = None) -> bool:
+        """Say how many units of a limit's rate this run really took, in place of the `weight` it began with.
+
+        Said again, it is the last that counts. In a plain call, which no limit holds up, nothing happens.
+
+        Args:
+            units: 0 or more.
+            limit: the limit's name; None: the one limit of the task that has a weight.
+
+        Returns:
+            Whether that counts; not if the task has gone to another worker.
+
+        Raises:
+            ConfigError: the task has no such limit, or units are no number.
+            BrokerUnavailable: Redis did not answer; saying it again is safe.
+        """
+        task = self._lease.task if self._lease is not None else None
+        return task is not None and self._delivery is not None and task.settle_weight(self._delivery, units, limit)
+
+    async def asettle(self, units: float, limit: str | None = None) -> bool:
+        """Say how many units of a limit's rate this run really took, as `settle` does."""
+        task = self._lease.task if self._lease is not None else None
+        if task is None or self._delivery is None:
+            return False
+        return await task.asettle_weight(self._delivery, units, limit)
 
     def retry(self, countdown: float | None = None, reason: str | None = None) -> NoReturn:
         """End this run, and have the task run again later. It counts as an attempt.
@@ -111,8 +152,15 @@ def context_of(delivery: Delivery, state: Any, lease: Lease | None = None) -> Co
         state=state,
         fence=max(delivery.fence, 0),  # a plain call is no delivery
         deaths=delivery.deaths,
+        scheduled_for=_scheduled_for(message.options) if message.options else None,
         _lease=lease,
+        _delivery=delivery,
     )
+
+
+def _scheduled_for(options: bytes) -> datetime | None:
+    ms = read_steering(options).scheduled_ms
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def current() -> Context:

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from streamq.broker.producer import Broker
-from streamq.config import DEFAULT_QUEUE
+from streamq.config import DEFAULT_LEVEL, DEFAULT_QUEUE, check_priority
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
+from streamq.limits import Limit, Of, limits_of_task
+from streamq.message import Message
+from streamq.naming import default_name
+from streamq.options import TaskOptions
 from streamq.retry import Retry, make_policy
-from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions, default_name
+from streamq.schedule.plan import Missed, check_missed, check_schedule, declared
+from streamq.schedule.rules import Rule
+from streamq.sending import Turns
+from streamq.tasks import AsyncTask, SyncTask, Task
+from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,6 +35,7 @@ class _Options(TypedDict, total=False):
 
     name: str | None
     queue: str
+    priority: int
     timeout: float | None
     hard_timeout: float | None
     pool: Literal["process"] | None
@@ -35,6 +44,16 @@ class _Options(TypedDict, total=False):
     discard_on: tuple[type[BaseException], ...]
     expires: float | datetime | None
     raises: tuple[type[BaseException], ...]
+    rate_limit: str | None
+    concurrency: int | None
+    limits: Sequence[Limit]
+    ordering_key: Of | None
+    fairness_key: Of | None
+    unique: By | None
+    debounce: By | None
+    throttle: By | None
+    schedule: Rule | Iterable[Rule] | None
+    missed: Missed
 
 
 class _Decorator(Protocol):
@@ -126,21 +145,7 @@ class TaskMaker:
         **options: Unpack[_Options],
     ) -> _Decorator: ...
     def __call__(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: str = DEFAULT_QUEUE,
-        timeout: float | None = None,
-        hard_timeout: float | None = None,
-        pool: Literal["process"] | None = None,
-        retry: Retry | int | None = None,
-        retry_on: tuple[type[BaseException], ...] | None = None,
-        discard_on: tuple[type[BaseException], ...] = (),
-        expires: float | datetime | None = None,
-        raises: tuple[type[BaseException], ...] = (),
-        bind: bool = False,
+        self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Unpack[_Options]
     ) -> Any:
         """Make a task of a function; with or without options.
 
@@ -148,6 +153,8 @@ class TaskMaker:
             function: an ``async def``, which will run on the worker's event loop, or a ``def``, in a thread.
             name: the registered name; ``module.function`` if not given.
             queue: where calls are enqueued.
+            priority: 0 to 9; in their queue, calls with a larger one come first, as far as ``streamq worker
+                --weights`` does not say otherwise.
             timeout: seconds a run may take; past them `TaskTimeout` is raised in it, which it may handle.
             hard_timeout: seconds after which a run has failed with `TaskTimeout`, whatever it does. A process of the
                 pool is killed; what runs on the event loop or in a thread is left to itself, and its worker process is
@@ -159,6 +166,21 @@ class TaskMaker:
             expires: seconds from the enqueue on, or a moment, after which no run begins any more, unless a call says
                 otherwise; see `streamq.tasks.Task.using`.
             raises: exception types that come back to the caller as themselves, and are logged without traceback.
+            rate_limit: so many runs may begin in a time, in all workers together: ``100/m``, ``10/s``, ``1000/h``.
+            concurrency: so many may run at a time, in all workers together.
+            limits: more of that, by a key, by weight, or shared with other tasks of the queue; see `Limit`.
+            ordering_key: calls for which this is the same run one after another, in the order of their enqueueing: the
+                name of a parameter, or a function of the arguments by name.
+            fairness_key: calls for which this is different take turns: such a name or function.
+            unique: ``by("user_id")``: a call that is the same as one that has not ended is not enqueued; see
+                `streamq.uniqueness.by` for what is the same and how long. The enqueue returns the result of the first,
+                with ``duplicate``.
+            debounce: ``by("doc_id", seconds=5)``: a call waits so long, and while it waits, the same call takes its
+                place and the wait begins anew; only the last one is run.
+            throttle: ``by("user_id", seconds=60)``: for so long after a call the same call is not enqueued again.
+            schedule: when it is enqueued by itself, without arguments: ``cron(...)`` or ``every(...)``, or several.
+            missed: what becomes of instants at which no worker was there: ``skip`` them, make up for them by ``one``
+                call, or by ``all``; `timetable.Schedules.add` explains it.
             bind: pass the context first.
 
         Raises:
@@ -171,24 +193,61 @@ class TaskMaker:
                 raise ConfigError(f"@task needs a function, not {function!r}")
             if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
                 raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
-            options = TaskOptions(
-                name=name or default_name(function),
-                queue=queue,
-                timeout=timeout,
-                hard_timeout=hard_timeout,
-                pool=pool,
-                retry=make_policy(retry, retry_on, discard_on),
-                expires=expires,
-                raises=tuple(raises),
-                bind=bind,
-            )
-            _check(options)
             kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-            task: Task[..., Any] = kind(function, options, self._broker)
+            task: Task[..., Any] = kind(function, _checked(function, bind=bind, **options), self._broker)
+            task.turns.check_parameters(list(task.call_codec.signature.parameters))
+            _check_schedule(task)
             self._registry.add(task)
             return task
 
         return decorate if function is None else decorate(function)
+
+
+def _checked(
+    function: Callable[..., Any],
+    *,
+    bind: bool,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    priority: int = DEFAULT_LEVEL,
+    timeout: float | None = None,
+    hard_timeout: float | None = None,
+    pool: Literal["process"] | None = None,
+    retry: Retry | int | None = None,
+    retry_on: tuple[type[BaseException], ...] | None = None,
+    discard_on: tuple[type[BaseException], ...] = (),
+    expires: float | datetime | None = None,
+    raises: tuple[type[BaseException], ...] = (),
+    rate_limit: str | None = None,
+    concurrency: int | None = None,
+    limits: Sequence[Limit] = (),
+    ordering_key: Of | None = None,
+    fairness_key: Of | None = None,
+    unique: By | None = None,
+    debounce: By | None = None,
+    throttle: By | None = None,
+    schedule: Rule | Iterable[Rule] | None = None,
+    missed: Missed = "one",
+) -> TaskOptions:
+    name = name or default_name(function)
+    options = TaskOptions(
+        name=name,
+        queue=queue,
+        priority=check_priority(priority),
+        timeout=timeout,
+        hard_timeout=hard_timeout,
+        pool=pool,
+        retry=make_policy(retry, retry_on, discard_on),
+        expires=expires,
+        raises=tuple(raises),
+        only_one=choose(unique, debounce, throttle),
+        schedule=check_schedule(schedule),
+        missed=check_missed(missed),
+        turns=Turns(name, limits_of_task(name, rate_limit, concurrency, limits), ordering_key, fairness_key),
+        bind=bind,
+    )
+    _check(options)
+    return options
 
 
 def _check(options: TaskOptions) -> None:
@@ -205,6 +264,16 @@ def _check(options: TaskOptions) -> None:
         raise ConfigError(f"task {options.name}: pool must be 'process' or None, not {options.pool!r}")
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in options.raises):
         raise ConfigError(f"task {options.name}: raises must be exception classes, not {options.raises!r}")
+
+
+def _check_schedule(task: Task[..., Any]) -> None:
+    """Refuse a schedule of what cannot be called without arguments, or has a name that ids cannot have."""
+    if task.options.schedule:
+        try:
+            call = Message("", task.name, task.queue, task.call_codec.encode((), {}))
+        except TypeError as error:
+            raise ConfigError(f"task {task.name}: a schedule calls it without arguments, but {error}") from None
+        declared(task.name, task.options.schedule, task.options.missed, call)
 
 
 shared_tasks = Registry()

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from streamq.broker.producer import Broker
 from streamq.broker.records import UNKNOWN, Record
@@ -29,6 +29,9 @@ class AsyncResult(Generic[R]):
     Attributes:
         id: the task's id.
         queue: where it was enqueued; None if that has to be found out.
+        duplicate: the enqueue that this is the result of put no task on its queue: there was one already, which is the
+            one that this is the result of. If a reply got lost on the way, and the id was of the caller's own choice,
+            that may have been this very enqueue.
     """
 
     id: str
@@ -36,6 +39,18 @@ class AsyncResult(Generic[R]):
     _broker: Broker = field(repr=False)
     _codec: ResultCodec | None = field(default=None, repr=False)
     _raises: tuple[type[BaseException], ...] = field(default=(), repr=False)
+    duplicate: bool = field(default=False, compare=False)
+
+    def of_another(self, task_id: str, *, is_chosen: bool) -> Self:
+        """Make this the result of the task that its enqueue found in its place.
+
+        Args:
+            task_id: that task's id.
+            is_chosen: the caller chose its own id; one that was not chosen is known only if a reply got lost.
+        """
+        self.duplicate = is_chosen or task_id != self.id
+        self.id = task_id
+        return self
 
     def status(self) -> State:
         """Look up where the task is in its life; `State.UNKNOWN` if there is no record of this id.

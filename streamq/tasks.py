@@ -8,23 +8,24 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.producer import Broker
+from streamq.broker.turns import weighed_stake
 from streamq.codec import CallCodec, ResultCodec
-from streamq.config import Durability, check_durability, check_name, check_task_id
+from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
-from streamq.message import Delivery, Message
+from streamq.message import Delivery, Message, Terms
+from streamq.options import TaskOptions
+from streamq.picking import lock_of
 from streamq.results import AsyncResult
-from streamq.retry import Retry
 from streamq.sending import SendOptions, delay_of, expiry_of
+from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,43 +38,6 @@ def new_task_id() -> str:
     value = value & ~(0x3 << 62) | 0x2 << 62
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def default_name(function: Callable[..., Any]) -> str:
-    """Name a task ``module.function``; a script is named as it would be if a worker imported it."""
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec else Path(path).stem if path else module
-    return f"{module}.{function.__name__}"
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """What ``@task(...)`` says about a function.
-
-    Attributes:
-        name: the registered name.
-        queue: where calls are enqueued.
-        timeout: seconds a run may take before `TaskTimeout` is raised in it; None for as long as it needs.
-        hard_timeout: seconds after which a run has failed, whatever it does.
-        pool: ``process``: it runs in a process of its own.
-        retry: when a failed run is tried again; None: never.
-        expires: seconds from the enqueue on, or the moment, after which no run begins any more; None: there is none.
-        raises: exception types that come back to the caller as themselves.
-        bind: the function's first parameter is the context.
-    """
-
-    name: str
-    queue: str
-    timeout: float | None
-    hard_timeout: float | None
-    pool: str | None
-    retry: Retry | None
-    expires: float | datetime | None
-    raises: tuple[type[BaseException], ...]
-    bind: bool
 
 
 _current: list[Broker] = []
@@ -91,8 +55,11 @@ def _current_broker() -> Broker:
 
 
 def _in_doubt(error: BrokerError, message: Message) -> BrokerError:
-    known = "is in Redis" if isinstance(error, NotDurable) else "may have been enqueued or not"
-    error.add_note(f"Task {message.id} {known}; sending it again with using(task_id={message.id!r}) is safe.")
+    if isinstance(error, NotDurable):
+        known = ", or the one that it is a duplicate of, is in Redis" if message.terms else " is in Redis"
+    else:
+        known = " may have been enqueued or not"
+    error.add_note(f"Task {message.id}{known}; sending it again with using(task_id={message.id!r}) is safe.")
     return error
 
 
@@ -109,13 +76,28 @@ class Sender(Generic[P, R]):
         eta: datetime | None = None,
         expires: float | datetime | None = None,
         durability: Durability | None = None,
+        priority: int | None = None,
+        ordering_key: str | None = None,
+        fairness_key: str | None = None,
+        unique: By | None = None,
+        debounce: By | None = None,
+        throttle: By | None = None,
     ) -> None:
         self.task = task
         self.queue = check_name("queue", task.options.queue if queue is None else queue)
         self.task_id = None if task_id is None else check_task_id(task_id)
         self.delay_ms = delay_of(countdown, eta)
-        self.steering = expiry_of(task.options.expires if expires is None else expires).encode()
+        expiry = expiry_of(task.options.expires if expires is None else expires)
         self.durability = None if durability is None else check_durability(durability)
+        level = check_priority(task.options.priority if priority is None else priority)
+        self.steering = replace(expiry, level=None if level == DEFAULT_LEVEL else level)
+        self.plain_options = self.steering.encode()
+        self.only_one = choose(unique, debounce, throttle) or task.options.only_one
+        if self.only_one is not None:
+            self.delay_ms = self.only_one.check(task.options.name, task.call_codec.signature, self.delay_ms)
+        self.turns = task.options.turns.chosen(ordering_key, fairness_key)
+        self.turns.check(self.delay_ms)
+        self.is_steered = self.turns.are_asked or self.only_one is not None
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -136,10 +118,11 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            broker.enqueue(message, self.durability)
+            there = broker.enqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments, as `delay` does."""
@@ -147,10 +130,11 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            await broker.aenqueue(message, self.durability)
+            there = await broker.aenqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Make a value of a call, to be enqueued later; its arguments are encoded now.
@@ -173,7 +157,12 @@ class Sender(Generic[P, R]):
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
             )
-        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.steering)
+        if not self.is_steered:
+            return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.plain_options)
+        arguments = task.call_codec.named(args, kwargs)
+        lock = None if self.only_one is None else lock_of(self.only_one, task.name, arguments)
+        steering, terms = self.turns.of_call(arguments, self.steering, Terms(lock))
+        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, steering.encode(), terms)
 
 
 class Task(Sender[P, R]):
@@ -190,12 +179,12 @@ class Task(Sender[P, R]):
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
         functools.update_wrapper(cast("Any", self), function)
         self.options = options
+        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         super().__init__(self)
         self.name = options.name
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
-        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         self.result_codec = ResultCodec(options.name, function)
         self._broker = broker
 
@@ -219,6 +208,12 @@ class Task(Sender[P, R]):
                 What has begun goes on. In place of what the task says; by the clock of Redis.
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
+            priority: another level than the task's own, 0 to 9; in its queue, larger ones come first.
+            ordering_key: calls of a queue with the same key run one after another, in the order of their enqueueing.
+            fairness_key: calls of a queue with different keys take turns.
+            unique: in place of what the task says: of which calls there is to be only one; see `streamq.uniqueness.by`.
+            debounce: the same, for calls of which the last is to run.
+            throttle: the same, for calls of which the first is to run.
 
         Raises:
             ConfigError: one of them cannot be used.
@@ -242,6 +237,16 @@ class Task(Sender[P, R]):
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form, as `apply_async` does."""
         return await cast("Sender[..., R]", self.using(**options)).adelay(*args, **(kwargs or {}))
+
+    def settle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool:
+        """Have a run count as `units` of a limit's rate; see `Context.settle`."""
+        stake = weighed_stake(delivery, self.options.turns.limits, units, limit)
+        return self.broker.settle_weight(delivery, stake, units)
+
+    async def asettle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool:
+        """Have a run count as `units` of a limit's rate; see `Context.settle`."""
+        stake = weighed_stake(delivery, self.options.turns.limits, units, limit)
+        return await self.broker.asettle_weight(delivery, stake, units)
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function here and now; a bound one gets a context that was never delivered."""
@@ -287,7 +292,8 @@ class Signature(Generic[R]):
         """Make the message of one enqueue."""
         return self.message if self.message.id else Message(new_task_id(), *self.message[1:])
 
-    def to_result(self, message: Message, broker: Broker) -> AsyncResult[R]:
-        """Make the result of one enqueue."""
+    def to_result(self, message: Message, broker: Broker, there: str | None = None) -> AsyncResult[R]:
+        """Make the result of one enqueue; `there`: the id of the task that is there in its place, if one is."""
         task = self.task
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.message.id != "")

@@ -20,7 +20,9 @@ from tests import servers
 from tests.nodes import Node
 from tests.workers import Worker, until
 
-_PERMANENT = (":queues", ":stream:5", ":stream:returned", ":dead", ":delayed")
+_LEVELS = tuple(f":stream:{level}" for level in range(10))
+_SCHEDULES = (":schedule", ":schedules", ":fired", ":declared")
+_PERMANENT = (":queues", *_LEVELS, *_SCHEDULES, ":stream:returned", ":dead", ":delayed", ":paused")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

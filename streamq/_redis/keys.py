@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import lru_cache
 
+from streamq.config import DEFAULT_LEVEL, LEVELS
+
 GROUP = "workers"
-_DEFAULT_LEVEL = "5"  # priorities go from 0 to 9; most messages have the middle one
 
 
 class QueueKeys:
@@ -17,39 +18,69 @@ class QueueKeys:
 
     Attributes:
         name: the queue's name.
-        ready: stream of messages in the order of enqueueing.
+        levels: for each priority level, from 0, the stream of its messages in the order of enqueueing.
+        ready: the stream of the level that most messages have.
         returned: stream of messages that were handed back or reclaimed; it is read first.
         delayed: sorted set of the ids whose time has not come; the score is the due time, Redis time in ms.
         signals: channel on which the workers of the queue are told what comes sooner than they know, and what was
             cancelled. It has the name of `delayed`, so that the script that puts something there knows it.
         dead: stream of dead letters.
+        paused: is there while nobody is to fetch from the queue.
+        moving: sorted set of the ids that are on their way to another queue; the score is the due time there.
+        timetable: of schedules: a sorted set of the names of those that are not paused, by the next instant, Redis time
+            in ms; and hashes by name: what they are, the last instant that was fired, and which workers' code it is.
+        rooms: sorted set of what tasks wait for when it is not their turn; the score is when to look, Redis time in ms.
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record from the task's id.
+        lock: gives the key of a lock from its name.
     """
 
     def __init__(self, namespace: str, name: str) -> None:
         base = f"{namespace}:{{{name}}}"
         self.name = name
-        self.ready = f"{base}:stream:{_DEFAULT_LEVEL}"
+        self.levels = tuple(f"{base}:stream:{level}" for level in LEVELS)
+        self.ready = self.levels[DEFAULT_LEVEL]
         self.returned = f"{base}:stream:returned"
         self.delayed = self.signals = f"{base}:delayed"
         self.dead = f"{base}:dead"
+        self.paused = f"{base}:paused"
+        self.moving = f"{base}:moving"
+        self.timetable = (
+            f"{base}:schedule",
+            f"{base}:schedules",
+            f"{base}:schedules:fired",
+            f"{base}:schedules:declared",
+        )
+        self.rooms = f"{base}:rooms"
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__
+        self.lock: Callable[[str], str] = f"{base}:unique:".__add__
+        self._base = base
 
     @property
     def streams(self) -> tuple[str, str]:
-        """The streams to read, most urgent first."""
+        """The streams that are always there, most urgent first."""
         return (self.returned, self.ready)
 
+    @property
+    def all_streams(self) -> tuple[str, ...]:
+        """The streams that may be there: that of returned messages, then those of the levels from 0."""
+        return (self.returned, *self.levels)
+
     def stream(self, name: str) -> str:
-        """The stream that a record calls `name`; most do not call theirs anything."""
-        return self.returned if name == "returned" else self.ready
+        """The stream that a record calls `name`: most messages are in that of the level that most have."""
+        return self.returned if name == "returned" else self.levels[int(name or DEFAULT_LEVEL)]
 
     @property
     def named_streams(self) -> tuple[tuple[str, str], ...]:
         """What records call the streams, and the streams: first those from which messages go to others."""
-        return tuple((name, self.stream(name)) for name in ("", "returned"))
+        names = ("", *(str(level) for level in LEVELS if level != DEFAULT_LEVEL), "returned")
+        return tuple((name, self.stream(name)) for name in names)
+
+    def room(self, member: str) -> tuple[str, str, str, str]:
+        """The keys of one member of the rooms: its rule, its rate, who has places, and who waits."""
+        base = f"{self._base}:{member}"
+        return (f"{base}:rule", f"{base}:rate", f"{base}:places", f"{base}:room")
 
 
 class Keys:

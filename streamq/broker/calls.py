@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load, nothing
 from streamq.broker.records import Record, read_record
+from streamq.config import DEFAULT_LEVEL
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message, read_entry
 
@@ -36,11 +37,12 @@ class Enqueued(NamedTuple):
     """What an enqueue found.
 
     Attributes:
-        new_queue: the queue's stream was not there before.
+        to_note: the queue's name is to be noted: its stream was not there before; or a message was there already,
+            because the reply that said that the queue is new may have got lost.
         known: positions of the messages whose id had a record already; they were left as they are.
     """
 
-    new_queue: bool
+    to_note: bool
     known: list[int]
 
 
@@ -53,15 +55,28 @@ class Settlement(NamedTuple):
 
 
 class Due(NamedTuple):
-    """Delayed tasks whose time has come, and the ms until the next one is due (None: there is none)."""
+    """What a look at a queue found.
+
+    Attributes:
+        task_ids: delayed tasks whose time has come.
+        next_ms: the ms until the next task or room is due; None: there is none.
+        levels: those whose streams are there.
+        paused: nobody is to fetch from the queue.
+        moving: messages are on their way to another queue.
+        rooms: those where tasks wait for their turn, and which are to be looked at.
+    """
 
     task_ids: list[str]
     next_ms: int | None
+    levels: list[int]
+    paused: bool
+    moving: bool
+    rooms: list[str]
 
 
-def enqueue(queue: QueueKeys, messages: Iterable[Message]) -> Call[Enqueued]:
-    """Put messages on a queue; those with a known id are left alone."""
-    keys = [queue.ready, queue.delayed]
+def enqueue(queue: QueueKeys, messages: Iterable[Message], level: int = DEFAULT_LEVEL) -> Call[Enqueued]:
+    """Put messages on a queue, all of one level; those with a known id are left alone."""
+    keys = [queue.levels[level], queue.delayed]
     args: list[Word] = [GROUP, queue.events, queue.name]
     for message in messages:
         keys.append(queue.record(message.id))
@@ -72,21 +87,24 @@ def enqueue(queue: QueueKeys, messages: Iterable[Message]) -> Call[Enqueued]:
 def _read_enqueued(reply: int | list[int]) -> Enqueued:
     if isinstance(reply, int):
         return Enqueued(reply == 1, [])
-    return Enqueued(reply[0] == 1, reply[1:])
+    return Enqueued(to_note=True, known=reply[1:])
 
 
 def due(queue: QueueKeys, limit: int) -> Call[Due]:
-    """Look for at most `limit` delayed tasks whose time has come."""
+    """Look for at most `limit` delayed tasks, and as many rooms, whose time has come."""
 
     def read(reply: list[Any]) -> Due:
-        return Due([task_id.decode() for task_id in reply[1:]], None if reply[0] < 0 else reply[0])
+        next_ms, paused, moving, levels, *found = reply
+        tasks, rooms = ([member.decode() for member in some] for some in found)
+        return Due(tasks, None if next_ms < 0 else next_ms, levels, bool(paused), bool(moving), rooms)
 
-    return Call(("EVALSHA", _DUE.digest, 1, queue.delayed, limit), read, _DUE)
+    keys = [queue.delayed, queue.rooms, queue.paused, queue.moving, *queue.levels]
+    return Call(("EVALSHA", _DUE.digest, len(keys), *keys, limit), read, _DUE)
 
 
 def promote(queue: QueueKeys, task_ids: Sequence[str]) -> Call[int]:
-    """Move delayed tasks to the ready stream, those that are due; returns how many."""
-    keys = [queue.ready, queue.delayed, *map(queue.record, task_ids)]
+    """Move delayed tasks to the streams of their levels, those that are due; returns how many."""
+    keys = [queue.delayed, *queue.levels, *map(queue.record, task_ids)]
     return Call(
         ("EVALSHA", _PROMOTE.digest, len(keys), *keys, GROUP, queue.events, queue.name, *task_ids),
         int,
@@ -114,21 +132,6 @@ def fetch(streams: dict[str, str], consumer: str, count: int, block_ms: int) -> 
     if block_ms:
         words += ["BLOCK", block_ms]
     return Call([*words, "STREAMS", *streams, *[">"] * len(streams)], read)
-
-
-def client_id() -> Call[int]:
-    """The server's number of the connection that this is sent over."""
-    return Call(("CLIENT", "ID"), int)
-
-
-def unblock(client: int) -> Call[None]:
-    """End the blocking read of a connection as if its time were up; nothing is lost by that."""
-    return Call(("CLIENT", "UNBLOCK", client), nothing)
-
-
-def listeners() -> Call[bool]:
-    """Whether anybody listens to events."""
-    return Call(("PUBSUB", "NUMPAT"), bool)
 
 
 def held_by(queue: QueueKeys, stream: str, consumer: str, count: int) -> Call[list[Delivery | Malformed]]:
@@ -269,7 +272,7 @@ def retire(stream: str, consumer: str) -> Call[bool]:
 
 def watch(queue: QueueKeys, task_id: str, client: str) -> Call[Record]:
     """Read a task's record, which goes if its message is gone; `client` will be woken if the task has not ended."""
-    keys = [queue.record(task_id), queue.ready, queue.returned]
+    keys = [queue.record(task_id), *queue.all_streams]
     return Call(("EVALSHA", _WATCH.digest, len(keys), *keys, client), read_record, _WATCH)
 
 
@@ -282,7 +285,7 @@ def look(queue: QueueKeys, task_id: str) -> Call[Record]:
             return replace(record, state=State.RUNNING, worker=reply[1][1].decode())
         return record
 
-    keys = [queue.record(task_id), queue.ready, queue.returned]
+    keys = [queue.record(task_id), *queue.all_streams]
     return Call(("EVALSHA", _LOOK.digest, len(keys), *keys, GROUP), read, _LOOK)
 
 
@@ -305,14 +308,3 @@ def register_queues(keys: Keys, names: Iterable[str]) -> Call[None]:
 def queue_names(keys: Keys) -> Call[list[str]]:
     """All queues that are known."""
     return Call(("SMEMBERS", keys.queues), lambda reply: sorted(name.decode() for name in reply))
-
-
-def read_info(reply: bytes) -> dict[str, str]:
-    """Read what INFO says."""
-    pairs = (line.partition(":") for line in reply.decode().splitlines())
-    return {name: value for name, colon, value in pairs if colon}
-
-
-def server_info() -> Call[dict[str, str]]:
-    """What kind of server this is."""
-    return Call(("INFO", "server"), read_info)

@@ -11,7 +11,7 @@ from streamq._redis.connections import AsyncConnection
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq._redis.urls import EMBEDDED
-from streamq.broker import calls
+from streamq.broker import calls, server
 from streamq.config import Settings
 from streamq.errors import BrokerError
 
@@ -43,9 +43,16 @@ _IN_SCRIPTS = [
         "HGETALL record",
         "HMGET record state",
         "HSET record state queued",
+        "GET rate",
+        "HKEYS places",
+        "HLEN places",
+        "HVALS places",
+        "SET rate 1",
         "TYPE record",
         "PEXPIRE record 1000",
         "ZADD delayed 0 id",
+        "ZCARD room",
+        "ZRANGE room 0 1",
         "ZRANGEBYSCORE delayed -inf 0",
         "ZREM delayed id",
         "ZSCORE delayed id",
@@ -84,7 +91,7 @@ class Answers(NamedTuple):
 
 def info() -> Call[dict[str, str]]:
     """Ask for all that INFO tells by default, which also servers before 7.0 understand."""
-    return Call(("INFO",), calls.read_info)
+    return Call(("INFO",), server.read_info)
 
 
 def config() -> Call[dict[str, str]]:
@@ -109,15 +116,16 @@ def forbidden(keys: Keys, queues: Iterable[str]) -> Call[list[str]]:
 
 def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
     plain: list[Call[Any]] = [
-        calls.fetch(dict.fromkeys(queue.streams, queue.name), "consumer", 1, 1),
+        calls.fetch(dict.fromkeys(queue.all_streams, queue.name), "consumer", 1, 1),
         calls.claim(queue, queue.ready, "consumer", lease_ms=1, cursor=b"0-0", count=1),
         calls.consumers(queue.ready),
-        calls.client_id(),
-        calls.unblock(0),
-        calls.listeners(),
+        server.client_id(),
+        server.unblock(0),
+        server.listeners(),
         calls.enqueue(queue, []),
     ]
     sent = [[word.decode() if isinstance(word, bytes) else word for word in call.words] for call in plain]
+    _, rate, places, room = queue.room("limit:name")
     ours = {
         "stream": queue.ready,
         "queues": keys.queues,
@@ -125,6 +133,9 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "record": queue.record("id"),
         "delayed": queue.delayed,
         "signals": queue.signals,
+        "rate": rate,
+        "places": places,
+        "room": room,
         "group": GROUP,
         "event": queue.events + "task:event",
         "done": keys.done + "client",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections import defaultdict
@@ -9,20 +10,19 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
-from streamq._redis.keys import Keys, QueueKeys
-from streamq.broker import calls
-from streamq.broker.records import stored_error
-from streamq.config import Settings
-from streamq.errors import BrokerError, BrokerRefused, BrokerReset, WorkerDied
-from streamq.lifecycle import Park, State, is_suspect
+from streamq._redis.keys import Keys
+from streamq._redis.scripts import Call
+from streamq.broker import calls, server
+from streamq.broker.blame import blamed, owner_of
+from streamq.broker.order import Order
+from streamq.broker.rooms import Rooms
+from streamq.config import Settings, WorkerSettings
+from streamq.errors import BrokerError, BrokerRefused, BrokerReset
+from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
-_RESCUE_BATCH = 100
 _RETIRE_MOST = 100
-# A suspect runs in a process of its own, so if the process that holds it dies or stands still, that was another's
-# doing. But not for ever: it may be the fetching of it that kills.
-_DEATHS_OF_OTHERS = 10
 _OLDEST_REDIS = 7
 
 T = TypeVar("T")
@@ -55,25 +55,29 @@ class Fleet:
 
     Args:
         settings: those of the app.
-        queues: names of the queues to serve, in order.
+        worker: those of the worker: the names of the queues to serve, in order, and weights.
         consumer: the name under which entries are pending.
         block: seconds that a read waits for a message.
 
     Attributes:
+        rooms: where tasks wait for their turn.
         ahead_ms: by how much the server's clock is ahead of this host's, ms; known after `server`.
     """
 
-    def __init__(self, settings: Settings, queues: Sequence[str], consumer: str, block: float) -> None:
+    def __init__(self, settings: Settings, worker: WorkerSettings, consumer: str, block: float) -> None:
         self.keys = Keys(settings.namespace)
         self.consumer = consumer
-        self.queues = [self.keys.queue(name) for name in queues]
+        self.queues = [self.keys.queue(name) for name in worker.queues]
         self.ttl_ms = round(settings.result_ttl * 1000)
         self.ahead_ms = 0
         self._settings = settings
         self._block_ms = round(block * 1000)
-        self._streams = {stream: queue.name for queue in self.queues for stream in queue.streams}
+        self._order = Order(self.queues, worker.queue_weights, worker.level_weights)
+        self._is_idle = False  # there was nothing to read a moment ago
+        self._interrupted = asyncio.Event()
         self._fetching = AsyncConnection(settings.url, read_timeout=block + _FETCH_MARGIN_SECONDS)
         self._commands = AsyncConnection(settings.url)
+        self.rooms = Rooms(self._commands, self.keys)
         self._reader: int | None = None  # the server's id of the connection that reads
 
     async def server(self) -> str:
@@ -84,15 +88,18 @@ class Fleet:
             BrokerRefused: it is no Redis, wants another password, or is too old.
         """
         asked = time.time()
-        info = await self._commands.run(calls.server_info())
+        info = await self._commands.run(server.server_info())
         if "server_time_usec" in info:
             here = (asked + time.time()) / 2
             self.ahead_ms = round(int(info["server_time_usec"]) / 1000 - here * 1000)
         return name_server(info)
 
     async def prepare(self) -> None:
-        """Create the streams and groups that are not there, and note the queues."""
-        for stream in self._streams:
+        """Create the streams and groups that are not there, note the queues, and look at them."""
+        for queue in self.queues:
+            with contextlib.suppress(BrokerReset):  # the delayed set is none; the promoter says so
+                self._learn(queue.name, await self._commands.run(calls.due(queue, 0)))
+        for stream in self._order.streams:
             try:
                 await self._commands.run(calls.create_group(stream))
             except BrokerError as error:
@@ -102,12 +109,42 @@ class Fleet:
 
     async def fetch(self, count: int) -> Fetched:
         """Wait for messages and take about `count`; never cancel this, for its reply would be lost."""
-        each = max(1, count // len(self.queues))
+        self._interrupted.clear()
+        groups = self._order.groups()
+        if not groups:  # all queues are paused
+            await self._rest()
+            return Fetched([], [], listening=False)
+        if len(groups) > 1 and not self._is_idle:
+            found = await self._fetch_in_turn(groups, count)
+            if found.deliveries or found.malformed or self._interrupted.is_set():
+                return found
+        # If all streams were empty a moment ago, what comes first is read first.
+        every = {stream: queue for group in groups for stream, queue in group.items()}
+        found = await self._read(every, max(1, count // len(groups)), self._block_ms)
+        self._is_idle = not (found.deliveries or found.malformed)
+        return found
+
+    async def _fetch_in_turn(self, groups: Sequence[dict[str, str]], count: int) -> Fetched:
+        """Take what there is of the first streams, then of the next while there is room."""
+        found = Fetched([], [], listening=False)
+        for group in groups:
+            try:
+                more = await self._read(group, count - len(found.deliveries), 0)
+            except BrokerError:
+                if found.deliveries or found.malformed:  # nobody else has these; the next read says what is wrong
+                    break
+                raise
+            found = Fetched(found.deliveries + more.deliveries, found.malformed + more.malformed, more.listening)
+            if len(found.deliveries) >= count:
+                break
+        return found
+
+    async def _read(self, streams: dict[str, str], each: int, block_ms: int) -> Fetched:
         if self._reader is None:
-            self._reader = await self._fetching.run(calls.client_id())
+            self._reader = await self._fetching.run(server.client_id())
         try:
             found, listening = await self._fetching.run_together(
-                calls.fetch(self._streams, self.consumer, each, self._block_ms), calls.listeners()
+                calls.fetch(streams, self.consumer, each, block_ms), server.listeners()
             )
         except BrokerError:
             self._reader = None  # there may be another connection next time
@@ -115,6 +152,12 @@ class Fleet:
         deliveries = [one for one in found if type(one) is Delivery]
         malformed = [one for one in found if type(one) is Malformed] if len(deliveries) < len(found) else []
         return Fetched(deliveries, malformed, listening)
+
+    async def _rest(self) -> None:
+        """Wait, as long as a read would, for a queue that is not paused."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._block_ms / 1000):
+                await self._interrupted.wait()
 
     async def keep(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         """Start the leases of deliveries anew; returns those that still are this consumer's."""
@@ -127,8 +170,9 @@ class Fleet:
 
     async def interrupt(self) -> None:
         """Have the read that is under way return at once, with nothing or with what it already has."""
+        self._interrupted.set()
         if self._reader is not None:
-            await self._commands.run(calls.unblock(self._reader))
+            await self._commands.run(server.unblock(self._reader))
 
     async def commit(self, settlements: Iterable[calls.Settlement]) -> list[Delivery]:
         """Commit outcomes; returns the deliveries whose outcome was refused because they are another's by now."""
@@ -156,12 +200,12 @@ class Fleet:
 
     async def give_back(self, deliveries: Iterable[Delivery], *, died: str = "") -> calls.GivenBack:
         """Give deliveries of this consumer back to the fleet; `died`: how the process died that ran them."""
-        return await self._give_back(_owner(self._settings, self.consumer, died), deliveries)
+        return await self._give_back(owner_of(self._settings, self.consumer, died), deliveries)
 
     async def reclaim(self, deliveries: Iterable[Delivery], *, died: str) -> calls.GivenBack:
         """Give back what was claimed from another consumer, of which is known only that it gives no sign of life."""
         given = buried = 0
-        for owner, group in _blamed(_owner(self._settings, self.consumer, died), self._settings, deliveries):
+        for owner, group in blamed(owner_of(self._settings, self.consumer, died), self._settings, deliveries):
             found = await self._give_back(owner, group)
             given, buried = given + found.given, buried + found.buried
         return calls.GivenBack(given, buried)
@@ -177,7 +221,7 @@ class Fleet:
 
     async def claim(self, stream: str, lease_ms: int, cursor: bytes, count: int) -> calls.Claimed:
         """Take over entries of `stream` that nobody has renewed for a lease."""
-        queue = self.keys.queue(self._streams[stream])
+        queue = self.keys.queue(self._order.streams[stream])
         return await self._commands.run(
             calls.claim(queue, stream, self.consumer, lease_ms=lease_ms, cursor=cursor, count=count)
         )
@@ -186,6 +230,8 @@ class Fleet:
         """Move delayed tasks whose time has come to their stream; returns what was due."""
         keys = self.keys.queue(queue)
         found = await self._commands.run(calls.due(keys, limit))
+        if self._learn(queue, found):
+            await self.interrupt()  # what is read now are other streams
         if found.task_ids:
             await self._commands.run(calls.promote(keys, found.task_ids))
         return found
@@ -196,6 +242,16 @@ class Fleet:
         record = await self._commands.run(calls.look(self.keys.queue(message.queue), message.id))
         return record.state
 
+    def _learn(self, queue: str, found: calls.Due) -> bool:
+        is_news = self._order.learn(queue, found.levels, paused=found.paused)
+        if is_news:
+            self._is_idle = False
+        return is_news
+
+    async def run(self, call: Call[T]) -> T:
+        """Send a call of those that need nothing of this consumer's."""
+        return await self._commands.run(call)
+
     async def announce(self, events: Iterable[tuple[str, bytes]]) -> None:
         """Publish events."""
         await self._commands.run(calls.announce(events))
@@ -203,11 +259,11 @@ class Fleet:
     @property
     def streams(self) -> list[str]:
         """The keys of all streams that are read."""
-        return list(self._streams)
+        return list(self._order.streams)
 
     async def retire(self) -> None:
         """Remove this consumer from the groups where it has nothing pending."""
-        for stream in self._streams:
+        for stream in self._order.streams:
             await self._commands.run(calls.retire(stream, self.consumer))
 
     async def retire_idle(self, stream: str, idle_ms: int) -> int:
@@ -229,23 +285,6 @@ def _by_stream(items: Iterable[T], stream: Callable[[T], str]) -> dict[str, list
     return groups
 
 
-def _owner(settings: Settings, consumer: str, died: str) -> calls.Owner:
-    most = settings.max_deaths
-    message = f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}"
-    return calls.Owner(consumer, died, most, stored_error(WorkerDied, message))
-
-
-def _blamed(
-    owner: calls.Owner, settings: Settings, deliveries: Iterable[Delivery]
-) -> list[tuple[calls.Owner, list[Delivery]]]:
-    """Divide what a process held that has died, or seems to have, by how many deaths are too many."""
-    by_suspicion: dict[bool, list[Delivery]] = {False: [], True: []}
-    for one in deliveries:
-        by_suspicion[is_suspect(one.deaths, settings.max_deaths)].append(one)
-    lenient = owner._replace(max_deaths=owner.max_deaths + _DEATHS_OF_OTHERS)
-    return [(lenient if suspect else owner, group) for suspect, group in by_suspicion.items() if group]
-
-
 class Renewals:
     """Renews leases, from a thread and over a connection of its own."""
 
@@ -260,45 +299,3 @@ class Renewals:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
-
-
-def rescue(settings: Settings, queues: Sequence[str], consumer: str, died: str) -> calls.GivenBack:
-    """Give back all that is pending under a dead consumer, and remove it.
-
-    Args:
-        settings: those of the app.
-        queues: the names of those that it served.
-        consumer: the name under which it read.
-        died: how it died, such as ``signal SIGKILL``.
-
-    Raises:
-        BrokerError: Redis cannot be asked; the lease brings them back.
-    """
-    keys, given, buried = Keys(settings.namespace), 0, 0
-    connection = SyncConnection(settings.url)
-    owner = _owner(settings, consumer, died)
-    try:
-        for queue in map(keys.queue, queues):
-            for stream in queue.streams:
-                with contextlib.suppress(BrokerReset):  # the stream is gone, and with it all that was pending there
-                    while moved := _rescue_some(connection, settings, queue, stream, owner):
-                        given, buried = given + moved.given, buried + moved.buried
-                    connection.run(calls.retire(stream, consumer))
-    finally:
-        connection.close()
-    return calls.GivenBack(given, buried)
-
-
-def _rescue_some(
-    connection: SyncConnection, settings: Settings, queue: QueueKeys, stream: str, owner: calls.Owner
-) -> calls.GivenBack | None:
-    """Give back some hundred entries; None if there are no more."""
-    held = connection.run(calls.held_by(queue, stream, owner.consumer, _RESCUE_BATCH))
-    # What cannot be read stays pending: the next reclaim buries it.
-    good = [one for one in held if isinstance(one, Delivery)]
-    done, ttl_ms = Keys(settings.namespace).done, round(settings.result_ttl * 1000)
-    given = buried = 0
-    for by, group in _blamed(owner, settings, good):
-        moved = connection.run(calls.give_back(queue, stream, by, group, done=done, ttl_ms=ttl_ms))
-        given, buried = given + moved.given, buried + moved.buried
-    return calls.GivenBack(given, buried) if given or buried else None

@@ -81,8 +81,8 @@ def letters(queue: QueueKeys, first: bytes, last: bytes) -> Call[list[Letter]]:
 
 
 def redrive(queue: QueueKeys, entries: Sequence[tuple[bytes, str]], *, reset: bool) -> Call[Redriven]:
-    """Move letters, given by their entry and the id that their task is to have, back to the ready stream."""
-    keys = [queue.ready, queue.dead]
+    """Move letters, given by their entry and the id that their task is to have, back to the streams of their levels."""
+    keys = [queue.dead, *queue.levels]
     args: list[Word] = [GROUP, queue.events, queue.name, "reset" if reset else "keep"]
     for entry, task_id in entries:
         keys.append(queue.record(task_id))

@@ -7,38 +7,31 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby, islice
-from operator import attrgetter, itemgetter
+from collections.abc import Sequence
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
-from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
-from streamq.broker import calls
-from streamq.broker.batch import clarified, enqueue_all
+from streamq.broker import bulk, calls
+from streamq.broker.batch import clarified, enqueue_all, have_terms
 from streamq.broker.cancels import cancel_one
 from streamq.broker.durability import confirmation, require
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
+from streamq.broker.turns import Stake, settle_weight
 from streamq.broker.walking import afollow, follow
-from streamq.config import Durability, Settings, check_durability
+from streamq.config import DEFAULT_LEVEL, Durability, Settings, check_durability
 from streamq.errors import BrokerError, NotDurable
 from streamq.lifecycle import State
-from streamq.message import Message
-
-_BULK = 250  # messages in one script; more would hold up other clients for over a millisecond
-_CONFIRMED_TOGETHER = 8  # scripts: an fsync can take a second, so that one for each would make a bulk slow
+from streamq.message import Delivery, Message
+from streamq.sending import level_of
 
 
 class Broker:
     """Enqueues messages and reads records; every method has a sync form and an ``a`` form.
 
     Connections are opened at first use, one pool for all threads and one for each event loop.
-
-    The name of a queue is noted when it is new; and when a message was there already, because the reply that said that
-    the queue is new may have got lost.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -93,80 +86,92 @@ class Broker:
         """The last part of this process's channel."""
         return self.doorbell.channel.removeprefix(self.keys.done)
 
-    def _bulk(self, messages: Iterable[Message]) -> Iterator[tuple[str, Call[calls.Enqueued]]]:
-        by_queue = attrgetter("queue")
-        for queue, group in groupby(sorted(messages, key=by_queue), key=by_queue):
-            while some := list(islice(group, _BULK)):
-                yield queue, calls.enqueue(self.keys.queue(queue), some)
+    def enqueue(self, message: Message, durability: Durability | None = None) -> str | None:
+        """Put one message on its queue: one script, one round trip.
 
-    def _bulk_confirmed(self, messages: Iterable[Message]) -> Iterator[tuple[str, list[Call[calls.Enqueued]]]]:
-        for queue, group in groupby(self._bulk(messages), key=itemgetter(0)):
-            while some := [call for _, call in islice(group, _CONFIRMED_TOGETHER)]:
-                yield queue, some
-
-    def enqueue(self, message: Message, durability: Durability | None = None) -> None:
-        """Put one message on its queue: one script, one round trip."""
-        if (durability or self.settings.durability) != "async":
-            self.enqueue_many((message,), durability)
-            return
-        found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
-        if found.new_queue or found.known:
+        Returns:
+            None if it was put; else the id of the task that is there in its place: the message's own if it was known,
+            or that of the task that has its lock.
+        """
+        if message.terms is not None or (durability or self.settings.durability) != "async":
+            return self.enqueue_many((message,), durability).get(0)
+        level = level_of(message.options) if message.options else DEFAULT_LEVEL
+        found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,), level))
+        if found.to_note:
             self.sync.run(calls.register_queues(self.keys, [message.queue]))
+        return message.id if found.known else None
 
-    async def aenqueue(self, message: Message, durability: Durability | None = None) -> None:
-        """Put one message on its queue: one script, one round trip."""
-        if (durability or self.settings.durability) != "async":
-            await self.aenqueue_many((message,), durability)
-            return
-        found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,)))
-        if found.new_queue or found.known:
+    async def aenqueue(self, message: Message, durability: Durability | None = None) -> str | None:
+        """Put one message on its queue, as `enqueue` does."""
+        if message.terms is not None or (durability or self.settings.durability) != "async":
+            return (await self.aenqueue_many((message,), durability)).get(0)
+        level = level_of(message.options) if message.options else DEFAULT_LEVEL
+        found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,), level))
+        if found.to_note:
             await self.on_loop.run(calls.register_queues(self.keys, [message.queue]))
+        return message.id if found.known else None
 
-    def enqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
-        """Put messages on their queues, some hundred to a round trip, in the order given for each queue.
+    def enqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
+        """Put messages on their queues, some hundred to a script, in the order given for each queue and level.
+
+        Returns:
+            By position, for those that were not put: the id of the task that is there in their place.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
         """
-        wanted = self._wanted(durability)
+        if have_terms(messages):
+            return self._enqueue_on_terms(messages, durability)
+        wanted, there, missing = self._wanted(durability), dict[int, str](), ""
         if wanted != "async":
-            self._enqueue_confirmed(messages, wanted)
-            return
-        for queue, call in self._bulk(messages):
-            found = self.sync.run(call)
-            if found.new_queue or found.known:
-                self.sync.run(calls.register_queues(self.keys, [queue]))
+            self._require(wanted)
+        for parts in bulk.divide(self.keys, messages, 1 if wanted == "async" else bulk.CONFIRMED_TOGETHER):
+            if wanted == "async":
+                found = [self.sync.run(parts[0].call)]
+            else:
+                found, missing = self.sync.run_confirmed([part.call for part in parts], confirmation(wanted))
+            known_now, to_note = bulk.read(parts, found)
+            if to_note:
+                self.sync.run(calls.register_queues(self.keys, to_note))
+            if missing:
+                raise self._not_durable(wanted, missing)
+            there |= {position: messages[position].id for position in known_now}
+        return there
 
-    async def aenqueue_many(self, messages: Iterable[Message], durability: Durability | None = None) -> None:
+    def _enqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
+        there: dict[int, str] = {}
+        for positions in bulk.by_queue(messages):
+            found = self.enqueue_all([messages[position] for position in positions], durability)
+            there |= {positions[nth]: task_id for nth, task_id in found.items()}
+        return there
+
+    async def aenqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, as `enqueue_many` does."""
-        wanted = self._wanted(durability)
-        if wanted != "async":
-            await self._aenqueue_confirmed(messages, wanted)
-            return
-        for queue, call in self._bulk(messages):
-            found = await self.on_loop.run(call)
-            if found.new_queue or found.known:
-                await self.on_loop.run(calls.register_queues(self.keys, [queue]))
-
-    def _enqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:
-        self._require(wanted)
-        for queue, some in self._bulk_confirmed(messages):
-            found, missing = self.sync.run_confirmed(some, confirmation(wanted))
-            if any(one.new_queue or one.known for one in found):
-                self.sync.run(calls.register_queues(self.keys, [queue]))
-            if missing:
-                raise self._not_durable(wanted, missing)
-
-    async def _aenqueue_confirmed(self, messages: Iterable[Message], wanted: Durability) -> None:
-        if wanted not in self._can_confirm:
+        if have_terms(messages):
+            return await self._aenqueue_on_terms(messages, durability)
+        wanted, there, missing = self._wanted(durability), dict[int, str](), ""
+        if wanted not in ("async", *self._can_confirm):
             await asyncio.to_thread(self._require, wanted)
-        for queue, some in self._bulk_confirmed(messages):
-            found, missing = await self.on_loop.run_confirmed(some, confirmation(wanted))
-            if any(one.new_queue or one.known for one in found):
-                await self.on_loop.run(calls.register_queues(self.keys, [queue]))
+        for parts in bulk.divide(self.keys, messages, 1 if wanted == "async" else bulk.CONFIRMED_TOGETHER):
+            if wanted == "async":
+                found = [await self.on_loop.run(parts[0].call)]
+            else:
+                found, missing = await self.on_loop.run_confirmed([part.call for part in parts], confirmation(wanted))
+            known_now, to_note = bulk.read(parts, found)
+            if to_note:
+                await self.on_loop.run(calls.register_queues(self.keys, to_note))
             if missing:
                 raise self._not_durable(wanted, missing)
+            there |= {position: messages[position].id for position in known_now}
+        return there
+
+    async def _aenqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
+        there: dict[int, str] = {}
+        for positions in bulk.by_queue(messages):
+            found = await self.aenqueue_all([messages[position] for position in positions], durability)
+            there |= {positions[nth]: task_id for nth, task_id in found.items()}
+        return there
 
     def _wanted(self, durability: Durability | None) -> Durability:
         return check_durability(self.settings.durability if durability is None else durability)
@@ -180,42 +185,53 @@ class Broker:
         self._can_confirm.discard(wanted)  # another server may be the master by now: the next call asks again
         return NotDurable(f"enqueued, but not as safe as durability={wanted!r} asks: {missing}")
 
-    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
-        """Put messages on their queues, all or none: one script, one round trip.
+    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
+        """Put messages on their queues, all or none: one script, one round trip, or two where a lock is not free.
+
+        Returns:
+            By position, for those that were not put: the id of the task that is there in their place.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
             NotDurable: all are in Redis, but have not been confirmed in time.
         """
-        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        wanted, put, missing = self._wanted(durability), None, ""
+        if wanted != "async":
+            self._require(wanted)
         try:
-            if wanted == "async":
-                new = self.sync.run(call)
-            else:
-                self._require(wanted)
-                [new], missing = self.sync.run_confirmed([call], confirmation(wanted))
+            while put is None or put.seen:
+                call = enqueue_all(self.keys, messages, put)
+                if wanted == "async":
+                    put = self.sync.run(call)
+                else:
+                    [put], missing = self.sync.run_confirmed([call], confirmation(wanted))
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
-        if new:
-            self.sync.run(calls.register_queues(self.keys, new))
+        if put.queues:
+            self.sync.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
+        return put.there
 
-    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
+    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, all or none, as `enqueue_all` does."""
-        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        wanted, put, missing = self._wanted(durability), None, ""
+        if wanted != "async":
+            await asyncio.to_thread(self._require, wanted)
         try:
-            if wanted == "async":
-                new = await self.on_loop.run(call)
-            else:
-                await asyncio.to_thread(self._require, wanted)
-                [new], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
+            while put is None or put.seen:
+                call = enqueue_all(self.keys, messages, put)
+                if wanted == "async":
+                    put = await self.on_loop.run(call)
+                else:
+                    [put], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
-        if new:
-            await self.on_loop.run(calls.register_queues(self.keys, new))
+        if put.queues:
+            await self.on_loop.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
+        return put.there
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
@@ -232,6 +248,14 @@ class Broker:
     async def alook(self, queue: str, task_id: str) -> Record:
         """Read a record."""
         return await self.on_loop.run(calls.look(self.keys.queue(queue), task_id))
+
+    def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
+        """Have a run count as so many units of a rate; False if it is another's by now."""
+        return self.sync.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
+
+    async def asettle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
+        """Have a run count as so many units of a rate, as `settle_weight` does."""
+        return await self.on_loop.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
 
     def forget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""

@@ -67,7 +67,8 @@ def main() -> int:
     spec = json.loads(sys.argv[1])
     line = Line(spec["line"])
     faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)  # also while the app is being loaded
-    worker = WorkerSettings(**{**spec["worker"], "queues": tuple(spec["worker"]["queues"])})
+    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["worker"].items()}
+    worker = WorkerSettings(**options)
     configure(spec["consumer"], worker.log_level, worker.log_format)
     try:
         app = load_app(spec["app"])
@@ -80,7 +81,7 @@ def main() -> int:
         return 2
     _settle_memory()
     lifespan = app.lifespan(app) if app.lifespan else None
-    job = Job(app.settings, worker, spec["consumer"], spec["app"], tasks, lifespan, line.say)
+    job = Job(app.settings, worker, spec["consumer"], spec["app"], tasks, lifespan, line.say, spec["started_ms"])
     try:
         return run_on_loop(_serve(app, job, line))
     except (BrokerRefused, ConfigError) as error:

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from streamq import __version__
+from streamq.cli.weights import read_queues, read_weights
 from streamq.config import DEFAULT_QUEUE, WorkerSettings
 from streamq.worker.supervisor import Supervisor
 from streamq.worker.tally import Tally
@@ -18,7 +19,20 @@ _DEFAULTS = WorkerSettings()
 
 @click.command("worker")
 @click.argument("app", metavar="MODULE:APP")
-@click.option("-Q", "--queues", default=DEFAULT_QUEUE, show_default=True, help="Queues to serve, joined by commas.")
+@click.option(
+    "-Q",
+    "--queues",
+    default=DEFAULT_QUEUE,
+    show_default=True,
+    help="Queues to serve, joined by commas. Each is read when those before it are empty: busy ones starve what"
+    " comes after them. With weights, as in mail:3,files:1, that is how often each of them comes first.",
+)
+@click.option(
+    "--weights",
+    metavar="LEVEL:WEIGHT,...",
+    help="How often each priority level comes first, such as 9:10,5:3,0:1; a level that is not named has its own number"
+    " plus one, and so have all with 'auto'.  [default: larger levels always do, and can starve others]",
+)
 @click.option(
     "-c",
     "--concurrency",
@@ -105,13 +119,16 @@ _DEFAULTS = WorkerSettings()
     type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
 )
 @click.option("--log-format", default=_DEFAULTS.log_format, show_default=True, type=click.Choice(["text", "json"]))
-def command(app: str, queues: str, **options: Any) -> None:
+def command(app: str, queues: str, weights: str | None, **options: Any) -> None:
     r"""Run the tasks of MODULE:APP, such as shop.tasks:app, until SIGTERM or Ctrl-C.
 
     A second signal ends it at once. What runs then, and what had not started, goes back to its queue. SIGQUIT
     (Ctrl-\) does so at the first, and prints the stack of each thread and task before.
     """
-    worker = WorkerSettings(queues=tuple(name.strip() for name in queues.split(",")), **options)
+    names, queue_weights = read_queues(queues)
+    worker = WorkerSettings(
+        queues=names, queue_weights=queue_weights, level_weights=read_weights(weights) if weights else (), **options
+    )
     logging.basicConfig(format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", level=worker.log_level)
 
     tally = Tally()
@@ -144,7 +161,7 @@ def _banner(app: str, worker: WorkerSettings, ready: dict[str, Any], health: str
     lines = {
         "app": app,
         "tasks": shown or "none! (are their modules in include=[...]?)",
-        "queues": ", ".join(worker.queues),
+        "queues": ", ".join(worker.queues) + " (weighted)" * bool(worker.queue_weights),
         "server": f"{ready['url']} ({ready['server']})",
         "runs": f"{processes}, in each {worker.concurrency} async and {worker.threads} sync tasks at a time",
         "times": f"lease {worker.lease:g} s, grace {worker.grace:g} s",

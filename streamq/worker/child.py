@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamq import doctor
@@ -19,6 +20,7 @@ from streamq.worker import clock
 from streamq.worker.committer import Committer
 from streamq.worker.executor import Executor
 from streamq.worker.fetcher import Fetcher
+from streamq.worker.gate import Gate
 from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lease import Lease
@@ -30,6 +32,7 @@ from streamq.worker.processes import PoolSettings, ProcessPool
 from streamq.worker.promoter import Promoter
 from streamq.worker.reaper import Reaper
 from streamq.worker.reporter import Reporter
+from streamq.worker.scheduler import Scheduler
 from streamq.worker.stacks import Stacks
 from streamq.worker.stop import Stop
 from streamq.worker.watchdog import Watchdog
@@ -52,6 +55,7 @@ class Job:
         tasks: what it can run, by name.
         lifespan: the app's, entered while the process serves.
         say: sends a message to the supervisor, from any thread.
+        started_ms: when the worker was started, by the clock of this host, ms.
     """
 
     settings: Settings
@@ -61,6 +65,7 @@ class Job:
     tasks: Mapping[str, Task[..., Any]]
     lifespan: AbstractAsyncContextManager[Any] | None
     say: Callable[..., None]
+    started_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
 
 async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
@@ -71,7 +76,7 @@ async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
     """
     outage = Outage()
     async with AsyncExitStack() as stack:
-        fleet = Fleet(job.settings, job.worker.queues, job.consumer, _BLOCK_SECONDS)
+        fleet = Fleet(job.settings, job.worker, job.consumer, _BLOCK_SECONDS)
         stack.push_async_callback(fleet.close)
         server = await _reach(job, fleet, outage, stop)
         if server is None:
@@ -141,6 +146,11 @@ class _Child:
             counters=self._counters,
             unknown_ttl=job.settings.unknown_task_ttl,
         )
+        queue_limits = job.settings.queue_limits
+        self._gate = Gate(
+            fleet, self._holdings, outage, self._promoter, counters=self._counters, queue_limits=queue_limits
+        )
+        has_limits = bool(queue_limits) or any(task.options.turns.limits for task in job.tasks.values())
         self._processes = ProcessPool(_pool_settings(job))
         self._executor = Executor(
             job.tasks,
@@ -150,6 +160,8 @@ class _Child:
             processes=self._processes,
             settings=job.settings,
             worker=worker,
+            say=job.say,
+            gate=self._gate if has_limits else None,
         )
         renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
@@ -158,6 +170,9 @@ class _Child:
         )
         self._reaper = Reaper(
             fleet, self._holdings, self._lease, outage, counters=self._counters, lease_seconds=worker.lease
+        )
+        self._scheduler = Scheduler(
+            fleet, worker.queues, job.tasks.values(), job.started_ms + clock.offset_ms(), outage=outage
         )
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
         self._losses = Losses(
@@ -179,16 +194,18 @@ class _Child:
         self._committing = asyncio.create_task(self._committer.run(), name="committer")
         self._fetching = asyncio.create_task(self._fetcher.run(), name="fetcher")
         self._listening = asyncio.create_task(self._listener.run(), name="listener")
+        self._gating = asyncio.create_task(self._gate.run(), name="gate")
         self._helpers = [
             asyncio.create_task(self._reaper.run(), name="reaper"),
             asyncio.create_task(self._promoter.run(), name="promoter"),
+            asyncio.create_task(self._scheduler.run(), name="scheduler"),
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
         ]
 
     async def until(self, stop: Stop) -> None:
         """Wait for the wish to stop; a service that ends by an error of ours ends the process, and says why."""
         asked = asyncio.create_task(stop.asked.wait())
-        services = [self._committing, self._fetching, self._listening, *self._helpers]
+        services = [self._committing, self._fetching, self._listening, self._gating, *self._helpers]
         await asyncio.wait([asked, *services], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         for service in services:
@@ -215,7 +232,7 @@ class _Child:
         await self._fetcher.stop()
         for helper in self._helpers:
             helper.cancel()
-        await self._give_back(self._executor.take_waiting())
+        await self._give_back([*self._executor.take_waiting(), *self._gate.drain()])
         await self._fetching  # at most the BLOCK of one read
         await self._give_back(self._executor.take_waiting())
         await self._let_run(stop)
@@ -227,10 +244,12 @@ class _Child:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._committer.settled()
         await self._give_back(self._holdings.all())
+        self._gating.cancel()
         self._committer.close()
         with contextlib.suppress(TimeoutError, BrokerError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._committing
+                await self._gate.tell()
                 await self._heartbeat.say("offline")
                 await self._fleet.retire()
         await self._losses.close()

@@ -1,7 +1,7 @@
 """Runs deliveries: async tasks on the event loop, sync tasks in threads, and some in processes of their own.
 
 Those that ask for a process get one, and those under which so many workers have died that the next death is the last:
-it must be theirs, and not that of a neighbour.
+it must be theirs, and not that of a neighbour. Those under which one has died begin a few at a time.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from streamq.errors import PayloadTooLarge, TaskTimeout
 from streamq.lifecycle import Abandoned, Outcome, is_suspect
 from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
+from streamq.worker.gate import Gate
 from streamq.worker.heeding import expiry, heed
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import AHEAD_MOST, Lane, Pace, free_places
@@ -25,6 +26,7 @@ from streamq.worker.limits import TimeLimits
 from streamq.worker.outcomes import failed, succeeded, timed_out, unroutable, within
 from streamq.worker.pool import ThreadPool
 from streamq.worker.processes import ProcessPool
+from streamq.worker.trial import Trial
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -42,8 +44,10 @@ class Executor:
         holdings: where runs are noted from their arrival on.
         settle: takes a run and its outcome.
         processes: the pool of processes.
+        gate: what limited runs ask whether they may begin; None: there are none.
         settings: those of the app.
         worker: those of the worker.
+        say: sends a message to the supervisor.
     """
 
     def __init__(
@@ -56,6 +60,8 @@ class Executor:
         processes: ProcessPool,
         settings: Settings,
         worker: WorkerSettings,
+        say: Callable[..., None],
+        gate: Gate | None = None,
     ) -> None:
         self._tasks = tasks
         self._state = state
@@ -70,6 +76,9 @@ class Executor:
         self._in_processes = Lane(worker.pool_processes, self._start_in_process)
         self._suspects = Lane(_SUSPECTS, self._start_in_process)
         self._lanes = (self._on_loop, self._in_threads, self._in_processes, self._suspects)
+        self._trial = Trial((self._on_loop, self._in_threads), holdings, say, self._start)
+        if gate is not None:
+            gate.guard(self._lanes, settle, self._start)
         self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
         self._expected = self._expected or [self._on_loop]
         self._limits = TimeLimits(holdings, self._overrun)
@@ -90,7 +99,7 @@ class Executor:
         """Return how many more messages this process should take now."""
         if len(self._holdings) >= self._on_loop.size + AHEAD_MOST + _UNCOMMITTED_MOST:
             return 0
-        waiting = sum(len(lane.waiting) for lane in self._expected)  # of suspects there are few, and they can wait
+        waiting = sum(lane.queued for lane in self._expected)  # of suspects there are few, and they can wait
         return free_places(self._expected, self._on_loop) + self._pace.ahead() - waiting
 
     # ---- what runs
@@ -117,7 +126,7 @@ class Executor:
             elif delivery.message.options and (outcome := self._in_its_context(run, heed, run)) is not None:
                 self._settle(run, outcome)
             elif delivery.deaths or task.options.pool:
-                self._lane_of(task, delivery.deaths).waiting.append(run)
+                self._trial.put(run, self._lane_of(task, delivery.deaths))
             elif task.is_async:
                 self._on_loop.waiting.append(run)
             else:
@@ -133,6 +142,8 @@ class Executor:
     def _start(self) -> None:
         if self._draining:
             return
+        if self._trial.waiting:
+            self._trial.start()
         for lane in self._lanes:
             while lane.waiting and lane.running < lane.size:
                 run = lane.waiting.popleft()
@@ -157,6 +168,8 @@ class Executor:
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         self._pace.ended += 1
+        if run.delivery.deaths:
+            self._trial.ended(run)
         run.handle = None  # its context has the run: left alone, the two would be garbage that only a search finds
         if not run.ended:
             run.ended = True
@@ -224,7 +237,6 @@ class Executor:
             return Abandoned() if run.ended or run.cancelled else failed(task, delivery, error)
 
     def _call(self, run: Run, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Call the user's code, where an interrupt may strike."""
         try:
             self._threads.enter(run)
             try:
@@ -236,18 +248,16 @@ class Executor:
             finally:
                 self._threads.leave(run)
         except TaskTimeout as error:
-            if not task.is_limited:
-                raise
-            raise timed_out(task.options.timeout or task.options.hard_timeout or 0) from error
+            if task.is_limited:
+                raise timed_out(task.options.timeout or task.options.hard_timeout or 0) from error
+            raise
 
     def _thread_ended(self, run: Run, outcome: object) -> None:
         self._in_threads.running -= 1
         self._limits.end(run)
-        if run.cancelled:
-            outcome = Abandoned()
-        elif isinstance(outcome, BaseException):
+        if isinstance(outcome, BaseException):
             assert run.task is not None  # noqa: S101 - begin() saw to it
-            outcome = failed(run.task, run.delivery, outcome)
+            outcome = Abandoned() if run.cancelled else failed(run.task, run.delivery, outcome)
         self._ended(run, outcome)  # type: ignore[arg-type]
 
     def _overrun(self, run: Run) -> None:
@@ -273,7 +283,7 @@ class Executor:
 
     def take_waiting(self) -> list[Run]:
         """Give out what has not started; it will not be run here."""
-        waiting = [run for lane in self._lanes for run in lane.waiting]
+        waiting = [*self._trial.take_waiting(), *(run for lane in self._lanes for run in lane.waiting)]
         for lane in self._lanes:
             lane.waiting.clear()
         return waiting

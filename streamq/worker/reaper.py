@@ -13,6 +13,7 @@ import contextlib
 import logging
 import random
 import time
+from collections import defaultdict
 
 from streamq.broker.calls import Claimed
 from streamq.broker.fleet import Fleet
@@ -57,7 +58,7 @@ class Reaper:
         self._lease_ms = round(lease_seconds * 1000)
         self._died = f"no sign of life for {lease_seconds:g} s"
         self._forgotten_ms = round(max(_FORGOTTEN_LEASES * lease_seconds, _FORGOTTEN_LEAST_SECONDS) * 1000)
-        self._cursors = dict.fromkeys(fleet.streams, _START)
+        self._cursors: defaultdict[str, bytes] = defaultdict(lambda: _START)
 
     async def run(self) -> None:
         """Sweep until cancelled."""

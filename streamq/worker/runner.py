@@ -61,8 +61,11 @@ class Line:
 class _Lease:
     """The lease of what runs."""
 
-    lost = False
     cancelled = False  # then this process is killed
+
+    def __init__(self, task: Task[..., Any] | None = None) -> None:
+        self.lost = False
+        self.task = task
 
 
 class Runner:
@@ -114,8 +117,9 @@ class Runner:
         try:
             for frame in self._line.frames():
                 if "run" in frame.header:
-                    lease = _Lease()
-                    self._bring((unpack_delivery(frame), lease))
+                    delivery = unpack_delivery(frame)
+                    lease = _Lease(self._tasks.get(delivery.message.task))
+                    self._bring((delivery, lease))
                 elif "lost" in frame.header:
                     lease.lost = True
                 else:

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from streamq import State, results
+from streamq import State, by, results
 from streamq._redis.keys import GROUP, Keys
-from streamq.broker import calls, fleet
+from streamq.broker import blame, calls, rescue
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.message import Message
@@ -272,7 +272,7 @@ async def retried(stage: Stage) -> None:
 
 async def deadly(stage: Stage) -> None:
     """A worker has died under a task that is known for that, also in a process of its own: it is a dead letter."""
-    too_many = MAX_DEATHS + fleet._DEATHS_OF_OTHERS
+    too_many = MAX_DEATHS + blame.DEATHS_OF_OTHERS
     task_id = await stage.enqueue()
     add_again(stage, task_id, "deaths", too_many - 1)
     take_as(stage, "ghost", idle_ms=60_000)
@@ -358,7 +358,7 @@ async def rescued(stage: Stage) -> None:
     await stage.enqueue()
     take_as(stage, "ghost", idle_ms=0)
     with contextlib.suppress(BrokerError):  # if it fails, the lease brings the task back
-        await asyncio.to_thread(fleet.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
+        await asyncio.to_thread(rescue.rescue, Settings(stage.proxy.url), ["default"], "ghost", "signal SIGKILL")
     async with stage.successor():
         await stage.ended()
 
@@ -375,6 +375,7 @@ class Threads:
         result = self.app.result("1", queue="default")
         self.delay = in_thread(self._once.using(task_id="1").delay)
         self.transact = in_thread(self._transact)
+        self.sole = lambda task_id: in_thread(self._once.using(task_id=task_id, unique=by()).delay)()
         self.get = in_thread(result.get)
         self.status = in_thread(result.status)
         self.forget = in_thread(result.forget)
@@ -400,6 +401,7 @@ class Loop:
         result = self.app.result("1", queue="default")
         self.delay = cancelled_once(stage, self._once.using(task_id="1").adelay)
         self.transact = cancelled_once(stage, self._transact)
+        self.sole = lambda one: cancelled_once(stage, self._once.using(task_id=one, unique=by()).adelay)()
         self.get = cancelled_once(stage, result.aget)
         self.status = cancelled_once(stage, result.astatus)
         self.forget = cancelled_once(stage, result.aforget)
@@ -462,6 +464,19 @@ async def transacted(stage: Stage, caller: Threads | Loop) -> None:
         await stage.ended()
     stage.check()
     assert stage.module.runs == {"1": 1, "2": 1}
+
+
+async def unique(stage: Stage, caller: Threads | Loop) -> None:
+    """A unique task is enqueued, once more while it waits, and again when it has ended."""
+    for first, second in (("1", "2"), ("3", "4")):
+        result, duplicate = await caller.sole(first), await caller.sole(second)
+        assert (result.id, result.duplicate) == (first, False)
+        assert (duplicate.id, duplicate.duplicate) == (first, True)
+        check_enqueued(stage, first)
+        async with stage.successor():
+            await stage.ended()
+    stage.check()
+    assert stage.module.runs == {"1": 1, "3": 1}
 
 
 async def redriven(stage: Stage, caller: Threads | Loop) -> None:
@@ -544,6 +559,7 @@ CALLING = {
     called: (SET_UP, "enqueue", "register_queues", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
     transacted: ("enqueue_all", "register_queues"),
     called_off: ("cancel", "TIME", "SMEMBERS", "ZSCAN", "brief", "cancel#2", "XREVRANGE", "survey", "cancel#3"),
+    unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
 }
 # What is made when its worker is stopping already.

@@ -14,6 +14,7 @@ from streamq._redis.scripts import Call
 from streamq.broker import calls
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
+from streamq.sending import Steering
 from tests.workers import until
 
 T = TypeVar("T")
@@ -38,9 +39,10 @@ class Bench:
 
     # ---- steps on the way to what is tested
 
-    def enqueue(self, *ids: str, delay_ms: int = 0) -> calls.Enqueued:
-        messages = [Message(one, "shop.buy", "q", b'["%b"]' % one.encode(), delay_ms) for one in ids]
-        return self.run(calls.enqueue(self.queue, messages))
+    def enqueue(self, *ids: str, delay_ms: int = 0, level: int = 5) -> calls.Enqueued:
+        options = Steering(level=None if level == 5 else level).encode()
+        messages = [Message(one, "shop.buy", "q", b'["%b"]' % one.encode(), delay_ms, options) for one in ids]
+        return self.run(calls.enqueue(self.queue, messages, level))
 
     def fetch(self, consumer: str = "w-1", *, stream: str | None = None) -> list[Any]:
         """Read all new entries, those of the stream of returned messages first."""
@@ -50,10 +52,10 @@ class Bench:
                 self.run(calls.create_group(key))
         return self.run(calls.fetch(dict.fromkeys(streams, "q"), consumer, 100, 0))
 
-    def deliver(self, *ids: str, consumer: str = "w-1") -> list[Delivery]:
+    def deliver(self, *ids: str, consumer: str = "w-1", level: int = 5) -> list[Delivery]:
         """Enqueue messages and have a consumer read them."""
-        self.enqueue(*ids)
-        return self.fetch(consumer)
+        self.enqueue(*ids, level=level)
+        return self.fetch(consumer, stream=None if level == 5 else self.queue.levels[level])
 
     def add(self, *fields: bytes | str) -> bytes:
         """Write an entry by hand."""

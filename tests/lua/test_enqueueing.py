@@ -13,7 +13,7 @@ from tests.lua.conftest import ERROR
 
 def test_a_message_is_an_entry_and_a_record(q):
     """The entry holds all that a worker needs; the record lives until the task has ended."""
-    assert q.enqueue("1") == calls.Enqueued(new_queue=True, known=[])
+    assert q.enqueue("1") == calls.Enqueued(to_note=True, known=[])
     assert q.entries(q.ready) == [{"id": "1", "task": "shop.buy", "args": '["1"]'}]
     ((entry, _),) = q.redis("XRANGE", q.ready, "-", "+")
     assert q.record() == {"state": "queued", "task": "shop.buy", "entry": entry.decode()}
@@ -23,7 +23,7 @@ def test_a_message_is_an_entry_and_a_record(q):
 
 def test_only_the_first_message_makes_the_queue(q):
     """Its group begins at 0, so that a worker that comes later misses nothing."""
-    assert [q.enqueue(one).new_queue for one in ("1", "2", "3")] == [True, False, False]
+    assert [q.enqueue(one).to_note for one in ("1", "2", "3")] == [True, False, False]
     (group,) = q.redis("XINFO", "GROUPS", q.ready)
     assert group[1] == b"workers"
     assert [one.message.id for one in q.fetch()] == ["1", "2", "3"]
@@ -31,7 +31,7 @@ def test_only_the_first_message_makes_the_queue(q):
 
 def test_many_messages_keep_their_order(q):
     ids = [str(number) for number in range(40)]
-    assert q.enqueue(*ids) == calls.Enqueued(new_queue=True, known=[])
+    assert q.enqueue(*ids) == calls.Enqueued(to_note=True, known=[])
     assert [entry["id"] for entry in q.entries(q.ready)] == ids
 
 
@@ -140,7 +140,7 @@ def test_a_known_delayed_message_is_not_put_off(q):
 
 def test_what_is_due_is_found_in_order_and_in_part(q):
     """The rest says when to look again."""
-    assert q.run(calls.due(q.queue, 10)) == calls.Due([], None)
+    assert q.run(calls.due(q.queue, 10)) == calls.Due([], None, [], paused=False, moving=False, rooms=[])
     q.enqueue("later", delay_ms=60_000)
     q.enqueue("3", "1", "2", delay_ms=90_000)
     found = q.run(calls.due(q.queue, 10))

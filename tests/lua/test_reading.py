@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamq.broker import calls
+from streamq.broker import calls, server
 from streamq.broker.records import UNKNOWN, Record
 from streamq.lifecycle import State
 from tests.lua.conftest import ERROR
@@ -164,6 +164,6 @@ def test_queues_are_noted_by_name(q):
 
 
 def test_the_server_says_what_it_is(q):
-    info = q.run(calls.server_info())
+    info = q.run(server.server_info())
     assert info["redis_version"][0].isdigit()
     assert info.get("server_name", "redis") in {"redis", "valkey"}

@@ -92,7 +92,7 @@ async def test_an_async_connection_sends_it_whole_too(q, server_url):
         found = await connection.run(calls.enqueue(q.queue, [Message("1", "shop.buy", "q", b"[]")]))
     finally:
         await connection.close()
-    assert found.new_queue
+    assert found.to_note
 
 
 def test_a_script_writes_to_no_other_queue(q):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from streamq.broker import calls
+from streamq.broker import calls, server
 from streamq.events import read_event
 from streamq.lifecycle import State
 from tests.lua.conftest import ERROR
@@ -26,7 +26,7 @@ def next_event(q):
             read_event(data)
             return {name: value for name, value in told.items() if name not in {"queue", "task", "time"}}
 
-        assert q.run(calls.listeners()) is True
+        assert q.run(server.listeners()) is True
         yield read
 
 
@@ -151,7 +151,7 @@ def test_what_changes_nothing_is_not_news(q, next_event):
 def test_without_a_listener_no_event_is_made(q):
     """One who is subscribed to a channel, and not to a pattern, is no listener: so it shows that nothing was sent."""
     channel = "sq:events:q:shop.buy:queued"
-    assert q.run(calls.listeners()) is False
+    assert q.run(server.listeners()) is False
     with q.listening(channel) as next_message:
         q.enqueue("1")
         q.redis("PUBLISH", channel, "the end")

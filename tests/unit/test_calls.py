@@ -16,9 +16,10 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import batch, calls, cancels, diagnosis, durability, letters, reads
+from streamq.broker import batch, calls, cancels, diagnosis, durability, letters, reads, schedules, server, turns
 from streamq.lifecycle import Park, State
-from streamq.message import Delivery, Malformed, Message
+from streamq.limits import Limit, rule_of
+from streamq.message import Delivery, Lock, Malformed, Message, Terms
 
 KEYS = Keys("sq")
 QUEUE = KEYS.queue("orders")
@@ -27,36 +28,42 @@ IDS = ["1", "{x}", "}{", "a:{b}:c", "~" * 200]
 MESSAGES = [Message(task_id, "shop.buy", QUEUE.name, b"[]", delay) for delay, task_id in enumerate(IDS)]
 DELIVERIES = [Delivery(message, QUEUE.ready, b"1-%d" % n, n, 1) for n, message in enumerate(MESSAGES)]
 SETTLEMENTS = [calls.Settlement(delivery, State.SUCCEEDED, b"1") for delivery in DELIVERIES]
+DUE = schedules.DueSchedule("nightly", 1000, b"{}", None)
+FIRED = {"task": "shop.buy", "args": b"[]", "next_ms": 2000}
+RULE = rule_of(Limit(rate="100/m", concurrency=5, name="openai"))
+STAKES = [turns.Stake(turns.limit_member("openai", key), RULE, 2.5) for key in ("", *IDS)]
+MEMBERS = [*(stake.member for stake in STAKES), *map(turns.order_member, IDS)]
 END = {"done": KEYS.done, "worker": "w", "ttl_ms": 1000}
 
 # For each function that builds a call: the calls it builds, with all kinds of arguments.
 SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
-    "enqueue": [calls.enqueue(QUEUE, MESSAGES), calls.enqueue(QUEUE, [])],
+    "enqueue": [*(calls.enqueue(QUEUE, MESSAGES, level) for level in (0, 5, 9)), calls.enqueue(QUEUE, [])],
     "due": [calls.due(QUEUE, 10)],
     "promote": [calls.promote(QUEUE, IDS)],
     "finish": [
-        calls.finish(QUEUE, stream, SETTLEMENTS, done=KEYS.done, worker="w", ttl_ms=1000) for stream in QUEUE.streams
+        calls.finish(QUEUE, stream, SETTLEMENTS, done=KEYS.done, worker="w", ttl_ms=1000)
+        for stream in QUEUE.all_streams
     ],
     "bury": [
         *(calls.bury(QUEUE, delivery, "why", b"{}", **END) for delivery in DELIVERIES),
         *(
             calls.bury(QUEUE, Malformed(QUEUE.name, stream, b"1-1", "why", task_id), "why", b"{}", **END)
-            for stream in QUEUE.streams
+            for stream in QUEUE.all_streams
             for task_id in (None, *IDS)
         ),
     ],
     "give_back": [
         calls.give_back(QUEUE, stream, calls.Owner("w", died, 3, b"{}"), DELIVERIES, done=KEYS.done, ttl_ms=1000)
-        for stream in QUEUE.streams
+        for stream in QUEUE.all_streams
         for died in ("", "signal SIGKILL")
     ],
     "park": [
         calls.park(QUEUE, stream, [(one, Park(1.5, "why", 2, error)) for one in DELIVERIES], worker="w")
-        for stream in QUEUE.streams
+        for stream in QUEUE.all_streams
         for error in (b"", b"{}")
     ],
-    "renew": [calls.renew(stream, "w", [b"1-1", b"1-2"]) for stream in QUEUE.streams],
-    "retire": [calls.retire(stream, "w") for stream in QUEUE.streams],
+    "renew": [calls.renew(stream, "w", [b"1-1", b"1-2"]) for stream in QUEUE.all_streams],
+    "retire": [calls.retire(stream, "w") for stream in QUEUE.all_streams],
     "watch": [calls.watch(QUEUE, task_id, "client") for task_id in IDS],
     "look": [calls.look(QUEUE, task_id) for task_id in IDS],
     "forget": [calls.forget(QUEUE, task_id) for task_id in IDS],
@@ -78,36 +85,61 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     ],
     "survey": [cancels.survey(stream, b"-", b"1-1") for stream in QUEUE.streams],
     "brief": [cancels.brief(QUEUE, IDS)],
-    "create_group": [calls.create_group(stream) for stream in QUEUE.streams],
+    "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
+    "fire": [
+        schedules.fire(QUEUE, DUE, MESSAGES, last="1000", **FIRED),
+        schedules.fire(QUEUE, DUE, [], last="", **FIRED),
+    ],
+    "define_schedule": [schedules.define_schedule(QUEUE, "nightly", b"{}", 1000, since) for since in (None, 500)],
+    "read_schedules": [schedules.read_schedules(QUEUE, ["nightly", "hourly"]), schedules.read_schedules(QUEUE, [])],
+    "resume_schedule": [schedules.resume_schedule(QUEUE, "nightly", 1000)],
+    "remove_schedule": [
+        schedules.remove_schedule(QUEUE, "nightly", declaration)
+        for declaration in (None, schedules.Declaration(b"1 2", 2))
+    ],
+    "admit": [
+        turns.admit(QUEUE, stream, [(one, STAKES[:number]) for number, one in enumerate(DELIVERIES)])
+        for stream in QUEUE.streams
+    ],
+    "visit": [turns.visit(QUEUE, MEMBERS, 10)],
+    "turn": [turns.turn(QUEUE, [turns.Visit(member, IDS, IDS[1:]) for member in MEMBERS])],
+    "settle_weight": [turns.settle_weight(QUEUE, DELIVERIES[0], stake, 7.5) for stake in STAKES],
+    "create_group": [calls.create_group(stream) for stream in QUEUE.all_streams],
     "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
 }
 # The names of all queues are in a set that is no queue's.
 REGISTER = calls.register_queues(KEYS, ["a", "b"])
 # The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
 OTHERS = [message._replace(queue=f"orders.{number}") for number, message in enumerate(MESSAGES)]
+LOCKED = [message._replace(terms=Terms(Lock("shop.buy:1a", "running", 1000))) for message in MESSAGES]
+SEEN = batch.Put(set(), {}, {position: f"5:{{x}}:{message.id}" for position, message in enumerate(LOCKED)}, {})
 SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
-    "enqueue_all": [batch.enqueue_all(KEYS, MESSAGES), batch.enqueue_all(KEYS, OTHERS), batch.enqueue_all(KEYS, [])],
+    "enqueue_all": [
+        *(batch.enqueue_all(KEYS, messages) for messages in (MESSAGES, OTHERS, [])),
+        *(batch.enqueue_all(KEYS, LOCKED, seen) for seen in (None, SEEN)),
+    ],
 }
 ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
 # The keys of a plain command are where the command has them.
 PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]]] = {
     "fetch": (
-        calls.fetch(dict.fromkeys(QUEUE.streams, QUEUE.name), "w", 10, 1000),
-        lambda words: words[words.index("STREAMS") + 1 : -len(QUEUE.streams)],
+        calls.fetch(dict.fromkeys(QUEUE.all_streams, QUEUE.name), "w", 10, 1000),
+        lambda words: words[words.index("STREAMS") + 1 : -len(QUEUE.all_streams)],
     ),
     "held_by": (calls.held_by(QUEUE, QUEUE.ready, "w", 10), lambda words: words[-2:-1]),
     "claim": (calls.claim(QUEUE, QUEUE.ready, "w", lease_ms=1000, cursor=b"0-0", count=10), lambda words: words[1:2]),
     "consumers": (calls.consumers(QUEUE.ready), lambda words: words[2:3]),
     "queue_names": (calls.queue_names(KEYS), lambda words: words[1:2]),
-    "client_id": (calls.client_id(), lambda _: ()),
-    "unblock": (calls.unblock(7), lambda _: ()),
-    "listeners": (calls.listeners(), lambda _: ()),
-    "server_info": (calls.server_info(), lambda _: ()),
+    "client_id": (server.client_id(), lambda _: ()),
+    "unblock": (server.unblock(7), lambda _: ()),
+    "listeners": (server.listeners(), lambda _: ()),
+    "server_info": (server.server_info(), lambda _: ()),
     "length": (reads.length(QUEUE.ready), lambda words: words[1:2]),
     "oldest": (reads.oldest(QUEUE.ready), lambda words: words[1:2]),
     "pending": (reads.pending(QUEUE.ready), lambda words: words[2:3]),
     "delayed": (reads.delayed(QUEUE), lambda words: words[1:2]),
     "now": (reads.now(), lambda _: ()),
+    "waiting": (turns.waiting(QUEUE, MEMBERS[-1], 10), lambda words: words[1:2]),
     "info": (diagnosis.info(), lambda _: ()),
     "config": (diagnosis.config(), lambda _: ()),
     "ability": (durability.ability("fsync"), lambda _: ()),
@@ -115,6 +147,8 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
     "scan": (cancels.scan(QUEUE.delayed, b"0"), lambda words: words[1:2]),
     "newest": (letters.newest(QUEUE.dead), lambda words: words[1:2]),
+    "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
+    "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
 }
 
@@ -133,7 +167,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (batch, calls, cancels, diagnosis, durability, letters, reads)
+        for module in (batch, calls, cancels, diagnosis, durability, letters, reads, schedules, server, turns)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -152,7 +186,7 @@ def test_a_script_touches_one_slot(name):
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
     """Three of each message's queue, all in the slot of that queue; with one queue it is one slot, as ever."""
-    one_queue, several, nothing = SEVERAL_QUEUES["enqueue_all"]
+    one_queue, several, nothing, *locked = SEVERAL_QUEUES["enqueue_all"]
     assert slots(keys_of(one_queue)) == {key_slot(b"orders")}
     assert keys_of(nothing) == []
     keys = keys_of(several)
@@ -161,6 +195,9 @@ def test_a_transaction_touches_the_keys_of_its_messages_alone():
         queue = KEYS.queue(message.queue)
         assert three == [queue.ready, queue.delayed, queue.record(message.id)]
         assert slots(three) == {key_slot(message.queue.encode())}
+    for call in locked:
+        assert len(keys_of(call)) == 7 * len(LOCKED)
+        assert slots(keys_of(call)) == {key_slot(b"orders")}
 
 
 @pytest.mark.parametrize("name", ALL_SCRIPT_CALLS)
@@ -191,8 +228,9 @@ def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
     of_operators = {"letters", "redrive", "survey", "brief"}
+    of_operators |= {"letters", "redrive", "read_schedules", "remove_schedule", "resume_schedule"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
-    sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name)}
+    sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
     assert {json.loads(words)[0] for words in asked.words[3:]} == needed
 
@@ -204,7 +242,16 @@ def test_queues_with_similar_names_share_nothing():
         for keys in (Keys("sq"), Keys("sq2"), Keys("sq.a"))
         for name in ("a", "b", "a.b", "queues", "done", "events", "task")
         for queue in [keys.queue(name)]
-        for key in (*queue.streams, queue.delayed, queue.dead, queue.record("1"), keys.queues)
+        for key in (
+            *queue.all_streams,
+            queue.delayed,
+            queue.dead,
+            queue.paused,
+            queue.moving,
+            *queue.timetable,
+            queue.record("1"),
+            keys.queues,
+        )
         if key != keys.queues or name == "a"
     ]
     assert len(every) == len(set(every))
@@ -218,13 +265,18 @@ FRAGMENTS = [name for name in SCRIPTS if name.startswith("_")]
 WHOLE = [name for name in SCRIPTS if not name.startswith("_")]
 
 _CALL = re.compile(r"redis\.p?call\(\s*([^()]*(?:\([^()]*\)[^()]*)*)")
-_FROM_KEYS = re.compile(r"KEYS\[\w+(?: \+ \d)?\]|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d\]")
+_FROM_KEYS = re.compile(
+    r"KEYS\[\w+(?: \+ \w+)?\]"
+    r"|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d \+ \([\w.]+ or \d\)\]"
+    r"|KEYS\[first \+ \(tonumber\(place\) or 0\)\]"
+)
 _KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
 _KEY_SECOND = {"XGROUP"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
     "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "SADD", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
-    "PERSIST", "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
+    "GET", "HKEYS", "HLEN", "HVALS", "PERSIST", "SET", "XDEL", "XPENDING", "XRANGE", "ZADD",
+    "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 
 
@@ -233,8 +285,8 @@ def source(name: str) -> str:
 
 
 def code(name: str) -> str:
-    """Return a script, whole, without its comments."""
-    return re.sub(r"--.*", "", scripts.load(name).text)
+    """Return a script, whole, without its comments, and without brackets that are text."""
+    return re.sub(r"--.*", "", scripts.load(name).text).replace("'('", "'<'")
 
 
 def split(words: str) -> list[str]:
@@ -282,13 +334,20 @@ def test_a_script_uses_the_keys_it_was_given(name):
         assert key in held or re.fullmatch(r"KEYS\[\w+\]", key), f"{command} {key}"
 
 
+# How many keys the functions of scripts take, which come first.
+SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
+SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 2, "hold": 3, "wake": 3, "wake_all": 3}
+SHARED |= {"free_place": 1, "known": 1, "read_rule": 1}
+SHARED |= {"replace": 2, "put_off": 1, "page": 1, "remove": 1}
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_shared_function_is_given_a_key_of_the_script(name):
     """What the functions call ``record``, or another key, is what their callers have from KEYS."""
     text = code(name)
     for words in re.findall(r"^(?!.*function).*\b(?:settle|write_dead)\((.*)\)", text, re.MULTILINE):
         assert split(words)[0] in keys_in(text)
-    for function, number in {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "page": 1, "remove": 1}.items():
+    for function, number in SHARED.items():
         for words in re.findall(rf"^(?!.*function).*\b{function}\((.*)\)", text, re.MULTILINE):
             assert set(split(words)[:number]) <= keys_in(text)
 
@@ -318,5 +377,5 @@ def test_no_script_uses_what_loses_tasks_or_takes_long(name):
 def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
-    makes_work = name in {"enqueue", "enqueue_all", "redrive"}
+    makes_work = name in {"enqueue", "enqueue_all", "redrive", "fire", "define_schedule", "resume_schedule"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})

@@ -1,9 +1,10 @@
 #!lua
--- Puts new messages on a queue. An id that has a record is left as it is, so sending again is safe.
--- KEYS: ready stream, delayed set, then a record for each message
+-- Puts new messages of one level on a queue. An id that has a record is left as it is, so sending again is safe.
+-- KEYS: stream of the level, delayed set, then a record for each message
 -- ARGV: group, event channels, queue, then for each message: id, task, args, delay in ms (see put), options
 -- Returns 1 if the queue is new, else 0; if some messages were there already, a list of that and their positions.
 --@include events
+--@include level
 --@include put
 local stream, delayed = KEYS[1], KEYS[2]
 local group, channels, queue = ARGV[1], ARGV[2], ARGV[3]

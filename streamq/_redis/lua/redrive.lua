@@ -1,13 +1,14 @@
 #!lua
--- Moves dead letters back to the ready stream, each as a new entry under a raised fence, so that whoever still runs
--- what has died can no longer commit. May be refused when memory is full, as an enqueue may: it makes work and records
--- and frees nothing by itself, and what is refused stays where it is.
--- KEYS: ready stream, dead letters, then a record for each letter
+-- Moves dead letters back to the streams of their levels, each as a new entry under a raised fence, so that whoever
+-- still runs what has died can no longer commit. May be refused when memory is full, as an enqueue may: it makes work
+-- and records and frees nothing by itself, and what is refused stays where it is.
+-- KEYS: dead letters, the streams of the levels from 0, then a record for each letter
 -- ARGV: group, event channels, queue, 'reset' to begin the counts anew or 'keep',
 --       then for each letter: entry, id (another than its own makes a new task of it)
 -- Returns how many were moved, and how many stay because their id is that of a task that is not dead.
 --@include events
-local stream, dead = KEYS[1], KEYS[2]
+--@include level
+local dead = KEYS[1]
 local group, channels, queue, counts = unpack(ARGV, 1, 4)
 local moved, conflicts = 0, 0
 
@@ -25,6 +26,9 @@ local function redrive(record, letter, id, found)
     known[found[f]] = found[f + 1]
     if not ours[found[f]] then fields[#fields + 1], fields[#fields + 2] = found[f], found[f + 1] end
   end
+  local level = level_of(known.options)
+  local stream = KEYS[2 + level]
+  if redis.call('EXISTS', stream) == 0 then redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end
   local function add(name, value, to)
     if value then to[#to + 1], to[#to + 2] = name, value end
   end
@@ -42,6 +46,7 @@ local function redrive(record, letter, id, found)
   add('entry', redis.call('XADD', stream, '*', unpack(fields)), about)
   redis.call('HDEL', record, 'ended', 'error', 'result', 'stream', 'attempt', 'deaths')
   if counts == 'reset' then redis.call('HDEL', record, 'failure') end
+  if level ~= '5' then add('stream', level, about) end
   redis.call('HSET', record, unpack(about))
   redis.call('PERSIST', record)
   redis.call('XDEL', dead, letter)
@@ -49,11 +54,8 @@ local function redrive(record, letter, id, found)
   if listening then tell(channels, queue, known.task or '', id, 'queued') end
 end
 
-if redis.call('EXISTS', stream) == 0 then
-  redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
-end
-for i = 3, #KEYS do
-  local record, letter, id = KEYS[i], ARGV[2 * i - 1], ARGV[2 * i]
+for i = 12, #KEYS do
+  local record, letter, id = KEYS[i], ARGV[2 * i - 19], ARGV[2 * i - 18]
   local found = redis.call('XRANGE', dead, letter, letter)[1]
   if found and is_free(record) then
     redrive(record, letter, id, found[2])

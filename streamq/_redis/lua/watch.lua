@@ -3,7 +3,7 @@
 -- Waiters note themselves here, and not in the message, so that nothing is published for tasks nobody waits for.
 -- A task whose message has vanished would be waited for in vain, so its record goes too. That settles it: whoever still
 -- runs it cannot commit any more, and its id is free.
--- KEYS: record, ready stream, returned stream
+-- KEYS: record, returned stream, then the streams of the levels from 0
 -- ARGV: client
 -- Returns the record's fields and values; none if there is no record.
 local record, client = KEYS[1], ARGV[1]
@@ -11,7 +11,7 @@ local fields = redis.call('HGETALL', record)
 if #fields == 0 then return fields end
 local known = {}
 for i = 1, #fields, 2 do known[fields[i]] = fields[i + 1] end
-local stream = known.stream == 'returned' and KEYS[3] or KEYS[2]
+local stream = known.stream == 'returned' and KEYS[2] or KEYS[3 + (known.stream or 5)]
 if known.state == 'queued' and known.entry and not redis.call('XRANGE', stream, known.entry, known.entry)[1] then
   redis.call('DEL', record)
   return {}
