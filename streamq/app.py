@@ -13,6 +13,7 @@ from streamq.broker.producer import Broker
 from streamq.config import Durability, Settings
 from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
+from streamq.queues import Queues
 from streamq.results import AsyncResult
 from streamq.tasks import Signature, Task, make_current
 from streamq.transaction import Transaction
@@ -185,6 +186,11 @@ class StreamQ:
     def dead_letters(self) -> DeadLetters:
         """The dead letters of all queues, to be looked at, redriven or purged."""
         return DeadLetters(self.broker)
+
+    @property
+    def queues(self) -> Queues:
+        """All queues: to be looked at, paused, resumed, or moved."""
+        return Queues(self.broker)
 
     def close(self) -> None:
         """Close the connections that threads use. The app can be used again."""

@@ -43,6 +43,8 @@ class Promoter:
                         found = await self._fleet.promote(queue, _COUNT)
                     if found.next_ms is not None:
                         pause = min(pause, (found.next_ms + 1) / 1000)
+                    if found.moving:
+                        await self._fleet.carry(queue)
             except BrokerError as error:
                 self._outage.noticed(error)
             self._wake_at = asyncio.get_running_loop().time() + pause

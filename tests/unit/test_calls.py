@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import batch, calls, diagnosis, durability, letters, reads, server
+from streamq.broker import batch, calls, diagnosis, durability, letters, moving, pausing, reads, server
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 
@@ -67,6 +67,13 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         letters.redrive(QUEUE, [(b"1-%d" % n, task_id) for n, task_id in enumerate(IDS)], reset=reset)
         for reset in (False, True)
     ],
+    "measure": [reads.measure(QUEUE)],
+    "pause": [pausing.pause(QUEUE)],
+    "depart": [moving.depart(QUEUE, stream, "other", DELIVERIES) for stream in QUEUE.all_streams],
+    "depart_later": [moving.depart_later(QUEUE, "other", IDS)],
+    "departing": [moving.departing(QUEUE, IDS)],
+    "arrive": [moving.arrive(QUEUE, "other", [(task_id, 1, [b"state", b"delayed"]) for task_id in IDS])],
+    "forward": [moving.forward(QUEUE, [(task_id, arrived) for task_id in IDS]) for arrived in (False, True)],
     "create_group": [calls.create_group(stream) for stream in QUEUE.all_streams],
     "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
 }
@@ -92,10 +99,12 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "unblock": (server.unblock(7), lambda _: ()),
     "listeners": (server.listeners(), lambda _: ()),
     "server_info": (server.server_info(), lambda _: ()),
-    "length": (reads.length(QUEUE.ready), lambda words: words[1:2]),
-    "oldest": (reads.oldest(QUEUE.ready), lambda words: words[1:2]),
-    "pending": (reads.pending(QUEUE.ready), lambda words: words[2:3]),
-    "delayed": (reads.delayed(QUEUE), lambda words: words[1:2]),
+    "resume": (pausing.resume(QUEUE), lambda words: words[1:2]),
+    "last_entry": (moving.last_entry(QUEUE.ready), lambda words: words[1:2]),
+    "last_delivered": (moving.last_delivered(QUEUE.ready), lambda words: words[2:3]),
+    "entries": (moving.entries(QUEUE, QUEUE.ready, b"0-0", b"9-9"), lambda words: words[1:2]),
+    "members": (moving.members(QUEUE.moving), lambda words: words[1:2]),
+    "count": (moving.count(QUEUE.delayed), lambda words: words[1:2]),
     "now": (reads.now(), lambda _: ()),
     "info": (diagnosis.info(), lambda _: ()),
     "config": (diagnosis.config(), lambda _: ()),
@@ -121,7 +130,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (batch, calls, diagnosis, durability, letters, reads, server)
+        for module in (batch, calls, diagnosis, durability, letters, moving, pausing, reads, server)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -178,7 +187,7 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
 def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    of_operators = {"letters", "redrive"}
+    of_operators = {"letters", "redrive", "measure", "pause", "depart", "depart_later"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
@@ -216,11 +225,11 @@ WHOLE = [name for name in SCRIPTS if not name.startswith("_")]
 _CALL = re.compile(r"redis\.p?call\(\s*([^()]*(?:\([^()]*\)[^()]*)*)")
 _FROM_KEYS = re.compile(r"KEYS\[\w+(?: \+ \w+)?\]|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d \+ \([\w.]+ or \d\)\]")
 _KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
-_KEY_SECOND = {"XGROUP"}
+_KEY_SECOND = {"XGROUP", "XINFO"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
     "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "SADD", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
-    "PERSIST", "XDEL", "XPENDING", "XRANGE", "ZADD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
+    "PERSIST", "SET", "XDEL", "XLEN", "XPENDING", "XRANGE", "ZADD", "ZCARD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 
 
@@ -314,5 +323,5 @@ def test_no_script_uses_what_loses_tasks_or_takes_long(name):
 def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
-    makes_work = name in {"enqueue", "enqueue_all", "redrive"}
+    makes_work = name in {"enqueue", "enqueue_all", "redrive", "depart", "depart_later", "arrive"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})
