@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         ResultTooLarge,
         RetryRequested,
         StreamqError,
+        TaskCancelled,
+        TaskExpired,
         TaskFailed,
         TaskNameClash,
         TaskRejected,
@@ -40,7 +42,10 @@ if TYPE_CHECKING:
     from streamq.lifecycle import State
     from streamq.results import AsyncResult
     from streamq.retry import Retry
+    from streamq.schedule.rules import cron, every
     from streamq.tasks import Signature, Task
+    from streamq.timetable import Schedule
+    from streamq.uniqueness import by
 
 __version__ = "0.1.0"
 
@@ -67,18 +72,24 @@ __all__ = [
     "ResultTooLarge",
     "Retry",
     "RetryRequested",
+    "Schedule",
     "Signature",
     "State",
     "StreamQ",
     "StreamqError",
     "Task",
+    "TaskCancelled",
+    "TaskExpired",
     "TaskFailed",
     "TaskNameClash",
     "TaskRejected",
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
+    "by",
+    "cron",
     "current",
+    "every",
     "task",
 ]
 
@@ -86,11 +97,15 @@ _HOMES = {
     "AsyncResult": "results",
     "Retry": "retry",
     "Context": "context",
+    "Schedule": "timetable",
     "Signature": "tasks",
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
+    "by": "uniqueness",
+    "cron": "schedule.rules",
     "current": "context",
+    "every": "schedule.rules",
     "task": "decorator",
 }
 

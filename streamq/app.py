@@ -16,6 +16,7 @@ from streamq.decorator import Registry, TaskMaker, shared_tasks
 from streamq.queues import Queues
 from streamq.results import AsyncResult
 from streamq.tasks import Signature, Task, make_current
+from streamq.timetable import Schedules
 from streamq.transaction import Transaction
 
 R = TypeVar("R")
@@ -126,7 +127,7 @@ class StreamQ:
             chunk_size: so many calls are taken from `signatures` at a time.
 
         Returns:
-            Their results, in the order given. ``duplicate`` of a result says that its id was known already.
+            Their results, in the order given; those of calls that were enqueued already say ``duplicate``.
 
         Raises:
             BrokerError: some may have been enqueued; sending signatures with ids of their own again is safe. Also
@@ -191,6 +192,11 @@ class StreamQ:
     def queues(self) -> Queues:
         """All queues: to be looked at, paused, resumed, or moved."""
         return Queues(self.broker)
+
+    @property
+    def schedules(self) -> Schedules:
+        """What is called by itself, and when; workers fire it."""
+        return Schedules(self.broker)
 
     def close(self) -> None:
         """Close the connections that threads use. The app can be used again."""

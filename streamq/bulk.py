@@ -87,10 +87,9 @@ async def _chunks(
 
 
 def _results(
-    broker: Broker, chunk: Sequence[Signature[R]], messages: Sequence[Message], known: set[int]
+    broker: Broker, chunk: Sequence[Signature[R]], messages: Sequence[Message], there: dict[int, str]
 ) -> list[AsyncResult[R]]:
     pairs = zip(chunk, messages, strict=True)
     return [
-        signature.to_result(message, broker, known=position in known)
-        for position, (signature, message) in enumerate(pairs)
+        signature.to_result(message, broker, there.get(position)) for position, (signature, message) in enumerate(pairs)
     ]

@@ -19,7 +19,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from streamq.errors import ArgumentError, ConfigError, EncodeError, ResultDecodeError, ResultEncodeError
 
 _CONFIG = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64", validate_by_name=True, validate_by_alias=True)
-_UNENCODABLE = (PydanticSerializationError, ValueError, TypeError, RecursionError)
+UNENCODABLE = (PydanticSerializationError, ValueError, TypeError, RecursionError)
 _BOTH_KINDS = b'{"*":'
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
@@ -28,7 +28,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 # With round_trip, computed fields stay at home: a model that forbids extra fields could not be made of them.
-_to_json = partial(to_json, bytes_mode="base64", inf_nan_mode="constants", round_trip=True)
+encode_plain = partial(to_json, bytes_mode="base64", inf_nan_mode="constants", round_trip=True)
 
 # An error's message, arguments and traceback have each so many characters at most; of a traceback the last ones.
 _MOST_OF_AN_ERROR = 32 * 1024
@@ -38,8 +38,8 @@ _MANY_BRACKETS = 150
 
 
 def _encode(value: Any) -> bytes:
-    """Encode a value; raise one of `_UNENCODABLE` if that cannot be done, or could not be read again."""
-    data = _to_json(value)
+    """Encode a value; raise one of `UNENCODABLE` if that cannot be done, or could not be read again."""
+    data = encode_plain(value)
     if len(data) > _MANY_BRACKETS and data.count(b"[") + data.count(b"{") > _MANY_BRACKETS:
         from_json(b"[%b]" % data)
     return data
@@ -121,8 +121,14 @@ class CallCodec:
             args, kwargs = self._fold(args, kwargs)
         try:
             return _encode(args if not kwargs else {"*": args, **kwargs} if args else kwargs)
-        except _UNENCODABLE as error:
+        except UNENCODABLE as error:
             raise self._blame(args, kwargs) from error
+
+    def named(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """Give the arguments of a call that is right by name, with defaults for those that are not there."""
+        bound = self.signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        return bound.arguments
 
     def _fold(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Call:
         """Check the call against the signature, and name what can be named."""
@@ -145,7 +151,7 @@ class CallCodec:
         for name, value in bound.arguments.items():
             try:
                 _encode(value)
-            except _UNENCODABLE as error:
+            except UNENCODABLE as error:
                 return EncodeError(f"{self.name}(): argument {name!r} cannot be sent as JSON: {error}")
         return EncodeError(f"{self.name}(): the arguments cannot be sent as JSON")
 
@@ -178,7 +184,7 @@ class CallCodec:
             if parameter.kind not in _VARIADIC:
                 parameter = parameter.replace(kind=inspect.Parameter.POSITIONAL_ONLY)  # noqa: PLW2901 - as sent
             try:
-                args, kwargs = _call_adapter(self.name, [parameter]).validate_json(_to_json(packed))
+                args, kwargs = _call_adapter(self.name, [parameter]).validate_json(encode_plain(packed))
             except ValidationError as error:
                 names = [parameter.name] * (len(packed) if positional else 0)
                 raise ArgumentError(f"{self.name}(): {_explain(error, names)}") from None
@@ -220,7 +226,7 @@ def encode_result(value: Any) -> bytes:
         return b"null"
     try:
         return _encode(value)
-    except _UNENCODABLE as error:
+    except UNENCODABLE as error:
         raise ResultEncodeError(f"the returned {type(value).__name__} cannot be stored as JSON: {error}") from error
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Protocol
 
 from streamq.errors import ConfigError, NoCurrentTask, RetryRequested, TaskRejected
 from streamq.message import Delivery
+from streamq.sending import read_steering
 
 
 class Lease(Protocol):
@@ -32,6 +33,7 @@ class Context:
         fence: grows with each hand-over of this task. A store of your own that refuses a write whose fence is smaller
             than one it has seen is safe from a worker that lost its lease and does not know it yet.
         deaths: how many workers died under this task.
+        scheduled_for: the instant for which a schedule has enqueued it; None if it was none.
     """
 
     id: str
@@ -43,6 +45,7 @@ class Context:
     state: Any = None
     fence: int = 0
     deaths: int = 0
+    scheduled_for: datetime | None = None
     _lease: Lease | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -101,8 +104,14 @@ def context_of(delivery: Delivery, state: Any, lease: Lease | None = None) -> Co
         state=state,
         fence=max(delivery.fence, 0),  # a plain call is no delivery
         deaths=delivery.deaths,
+        scheduled_for=_scheduled_for(message.options) if message.options else None,
         _lease=lease,
     )
+
+
+def _scheduled_for(options: bytes) -> datetime | None:
+    ms = read_steering(options).scheduled_ms
+    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def current() -> Context:

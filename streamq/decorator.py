@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
+from datetime import datetime
+from functools import partial
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -11,8 +14,12 @@ from streamq.broker.producer import Broker
 from streamq.config import DEFAULT_LEVEL, DEFAULT_QUEUE, check_priority
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
+from streamq.message import Message
 from streamq.retry import Retry, make_policy
+from streamq.schedule.plan import Missed, check_missed, check_schedule, declared
+from streamq.schedule.rules import Rule
 from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions, default_name
+from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -33,7 +40,13 @@ class _Options(TypedDict, total=False):
     retry: Retry | int | None
     retry_on: tuple[type[BaseException], ...] | None
     discard_on: tuple[type[BaseException], ...]
+    expires: float | datetime | None
     raises: tuple[type[BaseException], ...]
+    unique: By | None
+    debounce: By | None
+    throttle: By | None
+    schedule: Rule | Iterable[Rule] | None
+    missed: Missed
 
 
 class _Decorator(Protocol):
@@ -138,7 +151,13 @@ class TaskMaker:
         retry: Retry | int | None = None,
         retry_on: tuple[type[BaseException], ...] | None = None,
         discard_on: tuple[type[BaseException], ...] = (),
+        expires: float | datetime | None = None,
         raises: tuple[type[BaseException], ...] = (),
+        unique: By | None = None,
+        debounce: By | None = None,
+        throttle: By | None = None,
+        schedule: Rule | Iterable[Rule] | None = None,
+        missed: Missed = "one",
         bind: bool = False,
     ) -> Any:
         """Make a task of a function; with or without options.
@@ -157,37 +176,53 @@ class TaskMaker:
             retry: a policy, or at most how many attempts there are; without it a failure is the end.
             retry_on: only these exception types call for another attempt.
             discard_on: these exception types do not.
+            expires: seconds from the enqueue on, or a moment, after which no run begins any more, unless a call says
+                otherwise; see `streamq.tasks.Task.using`.
             raises: exception types that come back to the caller as themselves, and are logged without traceback.
+            unique: ``by("user_id")``: a call that is the same as one that has not ended is not enqueued; see
+                `streamq.uniqueness.by` for what is the same and how long. The enqueue returns the result of the first,
+                with ``duplicate``.
+            debounce: ``by("doc_id", seconds=5)``: a call waits so long, and while it waits, the same call takes its
+                place and the wait begins anew; only the last one is run.
+            throttle: ``by("user_id", seconds=60)``: for so long after a call the same call is not enqueued again.
+            schedule: when it is enqueued by itself, without arguments: ``cron(...)`` or ``every(...)``, or several.
+            missed: what becomes of instants at which no worker was there: ``skip`` them, make up for them by ``one``
+                call, or by ``all``; `timetable.Schedules.add` explains it.
             bind: pass the context first.
 
         Raises:
             TaskNameClash: another function has the name.
             ConfigError: an option cannot be used.
         """
+        options = TaskOptions(
+            name=name or "",
+            queue=queue,
+            priority=check_priority(priority),
+            timeout=timeout,
+            hard_timeout=hard_timeout,
+            pool=pool,
+            retry=make_policy(retry, retry_on, discard_on),
+            expires=expires,
+            raises=tuple(raises),
+            only_one=choose(unique, debounce, throttle),
+            schedule=check_schedule(schedule),
+            missed=check_missed(missed),
+            bind=bind,
+        )
+        return partial(self._make, options) if function is None else self._make(options, function)
 
-        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
-            if not inspect.isfunction(function):
-                raise ConfigError(f"@task needs a function, not {function!r}")
-            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-                raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
-            options = TaskOptions(
-                name=name or default_name(function),
-                queue=queue,
-                priority=check_priority(priority),
-                timeout=timeout,
-                hard_timeout=hard_timeout,
-                pool=pool,
-                retry=make_policy(retry, retry_on, discard_on),
-                raises=tuple(raises),
-                bind=bind,
-            )
-            _check(options)
-            kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-            task: Task[..., Any] = kind(function, options, self._broker)
-            self._registry.add(task)
-            return task
-
-        return decorate if function is None else decorate(function)
+    def _make(self, options: TaskOptions, function: Callable[..., Any]) -> Task[..., Any]:
+        if not inspect.isfunction(function):
+            raise ConfigError(f"@task needs a function, not {function!r}")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
+        options = replace(options, name=options.name or default_name(function))
+        _check(options)
+        kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
+        task: Task[..., Any] = kind(function, options, self._broker)
+        _check_schedule(task)
+        self._registry.add(task)
+        return task
 
 
 def _check(options: TaskOptions) -> None:
@@ -204,6 +239,16 @@ def _check(options: TaskOptions) -> None:
         raise ConfigError(f"task {options.name}: pool must be 'process' or None, not {options.pool!r}")
     if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in options.raises):
         raise ConfigError(f"task {options.name}: raises must be exception classes, not {options.raises!r}")
+
+
+def _check_schedule(task: Task[..., Any]) -> None:
+    """Refuse a schedule of what cannot be called without arguments, or has a name that ids cannot have."""
+    if task.options.schedule:
+        try:
+            call = Message("", task.name, task.queue, task.call_codec.encode((), {}))
+        except TypeError as error:
+            raise ConfigError(f"task {task.name}: a schedule calls it without arguments, but {error}") from None
+        declared(task.name, task.options.schedule, task.options.missed, call)
 
 
 shared_tasks = Registry()

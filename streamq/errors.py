@@ -18,6 +18,8 @@ StreamqError
 │   ├── ResultTimeout           not ended within the time given
 │   ├── ResultDecodeError       the stored result does not fit the annotation
 │   └── TaskFailed              the task ended with an error
+│       ├── TaskCancelled       it was cancelled
+│       └── TaskExpired         it had not begun when its ``expires`` was over
 └── NoCurrentTask               ``streamq.current()`` outside a task
 
 Raised inside a task, so that callers see them as the type of a ``TaskFailed``:
@@ -130,6 +132,14 @@ class TaskFailed(ResultError):
         """One line, then the remote traceback."""
         head = f"{self.type_name}: {self.message} (task {self.task_id})"
         return f"{head}\n\n{self.traceback}" if self.traceback else head
+
+
+class TaskCancelled(TaskFailed):
+    """The task was cancelled, by ``cancel()``, ``cancel_all()`` or ``streamq cancel``."""
+
+
+class TaskExpired(TaskFailed):
+    """The task had not begun when its ``expires`` was over; it has not run."""
 
 
 class NoCurrentTask(StreamqError):

@@ -17,7 +17,10 @@ from streamq.broker import reads
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, ConfigError
 
-TASK_EVENTS = ("queued", "delayed", "started", "retried", "succeeded", "failed", "reclaimed", "dead")
+TASK_EVENTS = (
+    *("queued", "delayed", "started", "retried", "reclaimed"),
+    *("succeeded", "failed", "dead", "cancelled", "expired"),
+)
 WORKER_EVENTS = ("online", "heartbeat", "offline")
 TYPES = (*(f"task.{event}" for event in TASK_EVENTS), *(f"worker.{event}" for event in WORKER_EVENTS))
 

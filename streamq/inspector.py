@@ -46,7 +46,7 @@ class TaskInfo:
         worker: who runs it, while it runs.
         ended: when it ended, by the clock of Redis.
         result: what it returned, when it has succeeded.
-        error: why it has failed or is dead.
+        error: why it has failed, is dead, was cancelled or has expired.
         failure: why its last attempt before this one failed; None if this is the first.
     """
 
@@ -133,7 +133,7 @@ def task(settings: Settings, task_id: str) -> TaskInfo:
         worker=record.worker,
         ended=None if record.ended_ms is None else datetime.fromtimestamp(record.ended_ms / 1000, UTC),
         result=decode_plain(record.body) if record.state is State.SUCCEEDED else None,
-        error=_error(record.body) if record.state in {State.FAILED, State.DEAD} else None,
+        error=_error(record.body) if record.state.ended and record.state is not State.SUCCEEDED else None,
         failure=_error(record.failure) if record.failure else None,
     )
 

@@ -15,12 +15,18 @@ class State(StrEnum):
     """No record: never enqueued, expired, or forgotten."""
     DELAYED = "delayed"
     """Waiting for its time."""
+    HELD = "held"
+    """Waiting for its turn; then it is queued."""
     QUEUED = "queued"
     RUNNING = "running"
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     DEAD = "dead"
     """Its message lies in the dead letters; the error says why."""
+    CANCELLED = "cancelled"
+    """Somebody did not want it any more."""
+    EXPIRED = "expired"
+    """Its time was over before it began."""
 
     @property
     def ended(self) -> bool:
@@ -28,7 +34,7 @@ class State(StrEnum):
         return self in _ENDED
 
 
-_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD})
+_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,13 @@ class FailedForNow:
 
     error: bytes
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """It was too late to begin; `error` says so."""
+
+    error: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +94,7 @@ class Died:
     how: str
 
 
-Outcome = Succeeded | Failed | FailedForNow | Rejected | Unroutable | Abandoned | Died
+Outcome = Succeeded | Failed | FailedForNow | Expired | Rejected | Unroutable | Abandoned | Died
 
 
 def is_suspect(deaths: int, max_deaths: int) -> bool:
@@ -146,6 +159,8 @@ def decide(outcome: Outcome, delivery: Delivery, now_ms: int, unknown_ttl_ms: fl
             step: Step = Complete(State.SUCCEEDED, result)
         case Failed(error):
             step = Complete(State.FAILED, error)
+        case Expired(error):
+            step = Complete(State.EXPIRED, error)
         case FailedForNow(error, seconds):
             step = Park(seconds, "retry", delivery.attempt + 1, error)
         case Rejected(error, reason):

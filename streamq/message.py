@@ -9,12 +9,42 @@ workers died under it). The field ``v`` is there only if its version is another 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 # Names and values together. Scripts pass the fields of an entry on, and can do so with some thousand words.
 _MOST_WORDS = 200
 _MOST_DIGITS = 15
 VERSION = 1
+
+
+class Lock(NamedTuple):
+    """What keeps a call from being enqueued a second time.
+
+    Attributes:
+        name: the last part of the lock's key: the task's name and a digest of the arguments that count.
+        rule: until when its holder has it: ``queued`` until a worker has begun with it, ``running`` until it has ended,
+            ``done`` until `ttl_ms` have passed; and ``delayed`` until its time has come: till then another call's
+            arguments and time replace its own.
+        ttl_ms: when the lock ends at the latest, ms from the enqueue on.
+        renews: those who find it held set `ttl_ms` anew.
+        longest_ms: for how long the time of a delayed holder can be put off, ms from its enqueue on.
+    """
+
+    name: str
+    rule: Literal["queued", "running", "done", "delayed"]
+    ttl_ms: int
+    renews: bool = False
+    longest_ms: int | None = None
+
+
+class Terms(NamedTuple):
+    """On which terms a message is enqueued; most have none.
+
+    Attributes:
+        lock: what it has to take.
+    """
+
+    lock: Lock | None = None
 
 
 class Message(NamedTuple):
@@ -25,8 +55,10 @@ class Message(NamedTuple):
         task: the registered name of the function.
         queue: where it waits.
         args: the arguments as `codec` encodes them.
-        delay_ms: how long it waits, from the enqueue on, before a worker may have it.
+        delay_ms: how long it waits, from the enqueue on, before a worker may have it; below 0: the negative of the
+            Redis time at which a worker may, ms.
         options: what else of its enqueue workers are to heed, as `sending` encodes it; most messages have none.
+        terms: what its enqueue itself has to heed; None of what was read from a stream.
     """
 
     id: str
@@ -35,6 +67,7 @@ class Message(NamedTuple):
     args: bytes
     delay_ms: int = 0
     options: bytes = b""
+    terms: Terms | None = None
 
 
 class Delivery(NamedTuple):

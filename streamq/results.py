@@ -6,15 +6,17 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from streamq.broker.producer import Broker
 from streamq.broker.records import UNKNOWN, Record
 from streamq.codec import ResultCodec, decode_plain, type_name
-from streamq.errors import ResultTimeout, TaskFailed, UnknownTaskId
+from streamq.errors import ResultTimeout, TaskCancelled, TaskExpired, TaskFailed, UnknownTaskId
 from streamq.lifecycle import State
 
 R = TypeVar("R")
+
+_KINDS = {State.CANCELLED: TaskCancelled, State.EXPIRED: TaskExpired}
 
 # A lost notification costs at most this many seconds.
 _LOOK_AGAIN_SECONDS = 1.0
@@ -27,8 +29,9 @@ class AsyncResult(Generic[R]):
     Attributes:
         id: the task's id.
         queue: where it was enqueued; None if that has to be found out.
-        duplicate: the enqueue that this is the result of found its id, one of the caller's own choice, known already,
-            and left that task alone. If a reply got lost on the way, that may have been this very enqueue.
+        duplicate: the enqueue that this is the result of put no task on its queue: there was one already, which is the
+            one that this is the result of. If a reply got lost on the way, and the id was of the caller's own choice,
+            that may have been this very enqueue.
     """
 
     id: str
@@ -37,6 +40,17 @@ class AsyncResult(Generic[R]):
     _codec: ResultCodec | None = field(default=None, repr=False)
     _raises: tuple[type[BaseException], ...] = field(default=(), repr=False)
     duplicate: bool = field(default=False, compare=False)
+
+    def of_another(self, task_id: str, *, is_chosen: bool) -> Self:
+        """Make this the result of the task that its enqueue found in its place.
+
+        Args:
+            task_id: that task's id.
+            is_chosen: the caller chose its own id; one that was not chosen is known only if a reply got lost.
+        """
+        self.duplicate = is_chosen or task_id != self.id
+        self.id = task_id
+        return self
 
     def status(self) -> State:
         """Look up where the task is in its life; `State.UNKNOWN` if there is no record of this id.
@@ -68,6 +82,8 @@ class AsyncResult(Generic[R]):
 
         Raises:
             TaskFailed: the task ended with an error; classes listed in the task's ``raises`` come as themselves.
+            TaskCancelled: it was cancelled.
+            TaskExpired: its ``expires`` was over before it began.
             ResultTimeout: it has not ended in time; it goes on.
             UnknownTaskId: there is no record of this id: never enqueued, expired, or forgotten. Or its message was
                 deleted from Redis by hand: then the record goes too, and the id can be enqueued again.
@@ -126,7 +142,7 @@ class AsyncResult(Generic[R]):
 
     def _error(self, record: Record) -> BaseException:
         stored: dict[str, Any] = decode_plain(record.body)
-        failed = TaskFailed(self.id, stored["type"], stored["message"], stored["traceback"])
+        failed = _KINDS.get(record.state, TaskFailed)(self.id, stored["type"], stored["message"], stored["traceback"])
         for kind in self._raises:
             if type_name(kind) == stored["type"]:
                 try:

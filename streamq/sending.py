@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any, TypedDict
 
 from streamq.config import DEFAULT_LEVEL, Durability
+from streamq.errors import ConfigError
+from streamq.uniqueness import By
+
+_LONGEST_SECONDS = 100 * 365.25 * 24 * 3600
 
 
 class SendOptions(TypedDict, total=False):
@@ -15,8 +21,13 @@ class SendOptions(TypedDict, total=False):
     queue: str | None
     task_id: str | None
     countdown: float | None
+    eta: datetime | None
+    expires: float | datetime | None
     durability: Durability | None
     priority: int | None
+    unique: By | None
+    debounce: By | None
+    throttle: By | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,21 +37,30 @@ class Steering:
     Attributes:
         level: the priority, 0 to 9, larger first; None: that of most messages.
         expires_ms: Redis time from which on it is not to be run any more, ms.
+        expires_after_ms: the same, as the ms since it was first enqueued.
         ordering_key: messages with the same run one after another.
         fairness_key: messages with different ones take turns.
+        scheduled_ms: the instant of the schedule that made it, Redis time, ms.
         limits: of each limit that needs something of this call: its name, the key, and the weight.
     """
 
     level: int | None = None
     expires_ms: int | None = None
+    expires_after_ms: int | None = None
     ordering_key: str | None = None
     fairness_key: str | None = None
+    scheduled_ms: int | None = None
     limits: tuple[tuple[str, str, float], ...] = ()
 
     def encode(self) -> bytes:
         """Make the field; nothing if there is nothing to heed."""
         said = {name: value for name, value in asdict(self).items() if value not in (None, ())}
         return json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode() if said else b""
+
+    def expires_at(self, enqueued_ms: int) -> float:
+        """Return the Redis time from which on a message that was enqueued then is not to be run any more, ms."""
+        after = math.inf if self.expires_after_ms is None else enqueued_ms + self.expires_after_ms
+        return after if self.expires_ms is None else min(after, self.expires_ms)
 
 
 def read_steering(options: bytes) -> Steering:
@@ -61,3 +81,48 @@ def level_of(options: bytes) -> int:
     """Find the level on whose stream a message goes, by the field that `Steering.encode` has made of it."""
     level = read_steering(options).level
     return DEFAULT_LEVEL if level is None else level
+
+
+def delay_of(countdown: float | None, eta: datetime | None) -> int:
+    """Say when a message is due, as `Message.delay_ms` does.
+
+    Raises:
+        ConfigError: one of them cannot be used, or both are given.
+    """
+    if countdown is not None and eta is not None:
+        raise ConfigError("give a countdown or an eta, and not both")
+    if eta is not None:
+        return -max(1, _moment_ms("eta", eta))
+    return 0 if countdown is None else _span_ms("countdown", countdown)
+
+
+def expiry_of(expires: float | datetime | None) -> Steering:
+    """Say until when a run may begin.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if expires is None:
+        return Steering()
+    if isinstance(expires, datetime):
+        return Steering(expires_ms=max(1, _moment_ms("expires", expires)))
+    return Steering(expires_after_ms=max(1, _span_ms("expires", expires)))
+
+
+def _span_ms(name: str, seconds: float) -> int:
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not (is_number and 0 <= seconds <= _LONGEST_SECONDS):
+        kind = " or a datetime with its time zone" if name == "expires" else ""
+        raise ConfigError(f"{name} must be 0 or more seconds{kind}, and less than a century, not {seconds!r}")
+    return math.ceil(round(seconds * 1000, 6))  # never early, also where a float is a little less than it seems
+
+
+def _moment_ms(name: str, moment: datetime) -> int:
+    if not isinstance(moment, datetime):
+        raise ConfigError(f"{name} must be a datetime, not {moment!r}")
+    if moment.utcoffset() is None:
+        raise ConfigError(
+            f"{name} has no time zone, so that it is no moment: {moment!r}; say datetime.now(UTC) + ..., or"
+            " .replace(tzinfo=ZoneInfo('Europe/Berlin'))"
+        )
+    return math.ceil(round(moment.timestamp() * 1000, 3))

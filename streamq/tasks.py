@@ -11,7 +11,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
@@ -20,15 +21,17 @@ from streamq.codec import CallCodec, ResultCodec
 from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
-from streamq.message import Delivery, Message
+from streamq.message import Delivery, Message, Terms
+from streamq.picking import lock_of
 from streamq.results import AsyncResult
 from streamq.retry import Retry
-from streamq.sending import SendOptions, Steering
+from streamq.schedule.plan import Missed
+from streamq.schedule.rules import Rule
+from streamq.sending import SendOptions, delay_of, expiry_of
+from streamq.uniqueness import By, OnlyOne, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-_LONGEST_COUNTDOWN = 100 * 365.25 * 24 * 3600
 
 
 def new_task_id() -> str:
@@ -61,9 +64,13 @@ class TaskOptions:
         hard_timeout: seconds after which a run has failed, whatever it does.
         pool: ``process``: it runs in a process of its own.
         retry: when a failed run is tried again; None: never.
+        expires: seconds from the enqueue on, or the moment, after which no run begins any more; None: there is none.
         raises: exception types that come back to the caller as themselves.
+        only_one: of which calls there is to be only one; None: there may be as many as there are enqueued.
         bind: the function's first parameter is the context.
         priority: the level at which calls are enqueued, 0 to 9, larger first.
+        schedule: when it is called by itself.
+        missed: what becomes of calls for which no worker was there.
     """
 
     name: str
@@ -72,9 +79,13 @@ class TaskOptions:
     hard_timeout: float | None
     pool: str | None
     retry: Retry | None
+    expires: float | datetime | None
     raises: tuple[type[BaseException], ...]
+    only_one: OnlyOne | None
     bind: bool
     priority: int
+    schedule: tuple[Rule, ...] = ()
+    missed: Missed = "one"
 
 
 _current: list[Broker] = []
@@ -92,8 +103,11 @@ def _current_broker() -> Broker:
 
 
 def _in_doubt(error: BrokerError, message: Message) -> BrokerError:
-    known = "is in Redis" if isinstance(error, NotDurable) else "may have been enqueued or not"
-    error.add_note(f"Task {message.id} {known}; sending it again with using(task_id={message.id!r}) is safe.")
+    if isinstance(error, NotDurable):
+        known = ", or the one that it is a duplicate of, is in Redis" if message.terms else " is in Redis"
+    else:
+        known = " may have been enqueued or not"
+    error.add_note(f"Task {message.id}{known}; sending it again with using(task_id={message.id!r}) is safe.")
     return error
 
 
@@ -107,19 +121,25 @@ class Sender(Generic[P, R]):
         queue: str | None = None,
         task_id: str | None = None,
         countdown: float | None = None,
+        eta: datetime | None = None,
+        expires: float | datetime | None = None,
         durability: Durability | None = None,
         priority: int | None = None,
+        unique: By | None = None,
+        debounce: By | None = None,
+        throttle: By | None = None,
     ) -> None:
         self.task = task
         self.queue = check_name("queue", task.options.queue if queue is None else queue)
         self.task_id = None if task_id is None else check_task_id(task_id)
-        is_number = isinstance(countdown, (int, float)) and not isinstance(countdown, bool)
-        if countdown is not None and not (is_number and 0 <= countdown <= _LONGEST_COUNTDOWN):
-            raise ConfigError(f"countdown must be 0 or more seconds, and less than a century, not {countdown!r}")
-        self.delay_ms = 0 if countdown is None else round(countdown * 1000)
+        self.delay_ms = delay_of(countdown, eta)
+        expiry = expiry_of(task.options.expires if expires is None else expires)
         self.durability = None if durability is None else check_durability(durability)
         level = check_priority(task.options.priority if priority is None else priority)
-        self.steering = Steering(level=None if level == DEFAULT_LEVEL else level).encode()
+        self.steering = replace(expiry, level=None if level == DEFAULT_LEVEL else level).encode()
+        self.only_one = choose(unique, debounce, throttle) or task.options.only_one
+        if self.only_one is not None:
+            self.delay_ms = self.only_one.check(task.options.name, task.call_codec.signature, self.delay_ms)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -140,10 +160,11 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            known = broker.enqueue(message, self.durability) and self.task_id is not None
+            there = broker.enqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises, known)
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments, as `delay` does."""
@@ -151,10 +172,11 @@ class Sender(Generic[P, R]):
         broker = task.broker
         message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
         try:
-            known = await broker.aenqueue(message, self.durability) and self.task_id is not None
+            there = await broker.aenqueue(message, self.durability)
         except (BrokerUnavailable, NotDurable) as error:
             raise _in_doubt(error, message) from error.__cause__
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises, known)
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
         """Make a value of a call, to be enqueued later; its arguments are encoded now.
@@ -177,7 +199,9 @@ class Sender(Generic[P, R]):
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
             )
-        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.steering)
+        lock = self.only_one and lock_of(self.only_one, task.name, task.call_codec.named(args, kwargs))
+        terms = Terms(lock) if lock else None
+        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.steering, terms)
 
 
 class Task(Sender[P, R]):
@@ -194,12 +218,12 @@ class Task(Sender[P, R]):
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
         functools.update_wrapper(cast("Any", self), function)
         self.options = options
+        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         super().__init__(self)
         self.name = options.name
         self.function = function
         self.is_async = inspect.iscoroutinefunction(function)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
-        self.call_codec = CallCodec(options.name, function, bind=options.bind)
         self.result_codec = ResultCodec(options.name, function)
         self._broker = broker
 
@@ -215,10 +239,18 @@ class Task(Sender[P, R]):
             options: as follows.
             queue: another queue than the task's own.
             task_id: an id of your own; as long as its record lives, enqueueing it again does nothing.
-            countdown: seconds to wait before a worker may have it.
+            countdown: seconds to wait before a worker may have it, up to a century.
+            eta: the moment from which on a worker may have it, as a datetime with its time zone; one that has passed
+                means now. It is compared with the clock of Redis, to which the wait of a countdown is added as well.
+            expires: seconds from the enqueue on, or the moment as a datetime with its time zone, after which no run
+                begins any more, be it the first or a retry: when a worker comes to it, the task ends as ``expired``.
+                What has begun goes on. In place of what the task says; by the clock of Redis.
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
             priority: another level than the task's own, 0 to 9; in its queue, larger ones come first.
+            unique: in place of what the task says: of which calls there is to be only one; see `streamq.uniqueness.by`.
+            debounce: the same, for calls of which the last is to run.
+            throttle: the same, for calls of which the first is to run.
 
         Raises:
             ConfigError: one of them cannot be used.
@@ -287,8 +319,8 @@ class Signature(Generic[R]):
         """Make the message of one enqueue."""
         return self.message if self.message.id else Message(new_task_id(), *self.message[1:])
 
-    def to_result(self, message: Message, broker: Broker, *, known: bool = False) -> AsyncResult[R]:
-        """Make the result of one enqueue; `known`: the server had a record of this id."""
+    def to_result(self, message: Message, broker: Broker, there: str | None = None) -> AsyncResult[R]:
+        """Make the result of one enqueue; `there`: the id of the task that is there in its place, if one is."""
         task = self.task
-        duplicate = known and self.message.id != ""  # an id that was made here is known only if a reply got lost
-        return AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises, duplicate)
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.message.id != "")

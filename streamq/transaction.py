@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from streamq.broker.producer import Broker
 from streamq.config import Durability
@@ -39,6 +39,7 @@ class Transaction:
         self._broker = broker
         self._durability = durability
         self._messages: list[Message] = []
+        self._results: list[AsyncResult[Any]] = []
         self._bytes = 0
         self._is_open = False
 
@@ -50,7 +51,9 @@ class Transaction:
                 is known already is left alone, as ever.
 
         Returns:
-            Its result. Until the block has ended the task is unknown, and `get` raises `UnknownTaskId`.
+            Its result. Until the block has ended the task is unknown, and `get` raises `UnknownTaskId`. If it was
+            enqueued already, as ``unique=`` has it, the end of the block makes this the result of the first, and sets
+            ``duplicate``.
 
         Raises:
             PayloadTooLarge: there would be over 1,000 calls in the transaction, or over 8 MiB of arguments. Unless it
@@ -69,12 +72,15 @@ class Transaction:
             )
         self._messages.append(message)
         self._bytes = size
-        return signature.to_result(message, self._broker)
+        result = signature.to_result(message, self._broker)
+        self._results.append(result)
+        return result
 
     def _begin(self) -> Self:
         if self._is_open:
             raise PayloadError("this transaction has begun already; make another with app.transaction()")
         self._is_open = True
+        self._results = []
         return self
 
     def _end(self, error: BaseException | None) -> list[Message]:
@@ -82,6 +88,11 @@ class Transaction:
         messages = [] if error else self._messages
         self._messages, self._bytes, self._is_open = [], 0, False
         return messages
+
+    def _tell(self, holders: dict[int, str]) -> None:
+        """Have results be those of the tasks that are there in place of theirs."""
+        for position, holder in holders.items():
+            self._results[position].of_another(holder, is_chosen=False)
 
     def __enter__(self) -> Self:
         return self._begin()
@@ -91,7 +102,7 @@ class Transaction:
     ) -> None:
         if messages := self._end(error):
             try:
-                self._broker.enqueue_all(messages, self._durability)
+                self._tell(self._broker.enqueue_all(messages, self._durability))
             except BrokerUnavailable as away:
                 raise _in_doubt(away, messages) from away.__cause__
 
@@ -103,7 +114,7 @@ class Transaction:
     ) -> None:
         if messages := self._end(error):
             try:
-                await self._broker.aenqueue_all(messages, self._durability)
+                self._tell(await self._broker.aenqueue_all(messages, self._durability))
             except BrokerUnavailable as away:
                 raise _in_doubt(away, messages) from away.__cause__
 

@@ -21,7 +21,8 @@ from tests.nodes import Node
 from tests.workers import Worker, until
 
 _LEVELS = tuple(f":stream:{level}" for level in range(10))
-_PERMANENT = (":queues", *_LEVELS, ":stream:returned", ":dead", ":delayed", ":paused")
+_SCHEDULES = (":schedule", ":schedules", ":fired", ":declared")
+_PERMANENT = (":queues", *_LEVELS, *_SCHEDULES, ":stream:returned", ":dead", ":delayed", ":paused")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -101,7 +102,7 @@ def _strays(connection: SyncConnection) -> list[str]:
         name = key.decode()
         if name.endswith(_PERMANENT) or run("PTTL", key) != -1:
             continue
-        if ":task:" in name and run("HGET", key, "state") in (b"queued", b"delayed"):
+        if ":task:" in name and run("HGET", key, "state") in (b"queued", b"delayed", b"held"):
             continue
         found.append(name)
     return found

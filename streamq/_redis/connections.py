@@ -235,6 +235,10 @@ class AsyncConnection:
             idle.extend(taken)
         return rule.error(error)
 
+    def pubsub(self) -> Any:
+        """Return a subscriber on a socket of its own."""
+        return self.client.pubsub()
+
     async def close(self) -> None:
         """Close every socket; for an embedded server, cease to be one of its users."""
         await self.client.connection_pool.disconnect()

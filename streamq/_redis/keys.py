@@ -22,11 +22,17 @@ class QueueKeys:
         ready: the stream of the level that most messages have.
         returned: stream of messages that were handed back or reclaimed; it is read first.
         delayed: sorted set of the ids whose time has not come; the score is the due time, Redis time in ms.
+        signals: channel on which the workers of the queue are told what comes sooner than they know, and what was
+            cancelled. It has the name of `delayed`, so that the script that puts something there knows it.
         dead: stream of dead letters.
         paused: is there while nobody is to fetch from the queue.
         moving: sorted set of the ids that are on their way to another queue; the score is the due time there.
+        timetable: of schedules: a sorted set of the names of those that are not paused, by the next instant, Redis time
+            in ms; and hashes by name: what they are, the last instant that was fired, and which workers' code it is.
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record from the task's id.
+        lock: gives the key of a lock from its name.
+        stream: gives the key of a stream of messages from the last part of it.
     """
 
     def __init__(self, namespace: str, name: str) -> None:
@@ -35,12 +41,20 @@ class QueueKeys:
         self.levels = tuple(f"{base}:stream:{level}" for level in LEVELS)
         self.ready = self.levels[DEFAULT_LEVEL]
         self.returned = f"{base}:stream:returned"
-        self.delayed = f"{base}:delayed"
+        self.delayed = self.signals = f"{base}:delayed"
         self.dead = f"{base}:dead"
         self.paused = f"{base}:paused"
         self.moving = f"{base}:moving"
+        self.timetable = (
+            f"{base}:schedule",
+            f"{base}:schedules",
+            f"{base}:schedules:fired",
+            f"{base}:schedules:declared",
+        )
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__
+        self.lock: Callable[[str], str] = f"{base}:unique:".__add__
+        self.stream: Callable[[str], str] = f"{base}:stream:".__add__
 
     @property
     def streams(self) -> tuple[str, str]:

@@ -5,17 +5,20 @@ Pub/Sub loses messages without an error, so nothing here is believed: it only sa
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 from redis.exceptions import RedisError
 
-from streamq._redis.connections import SyncConnection
+from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq.errors import BrokerError
 
 _FAILURES = (RedisError, OSError)
 _BACKOFF_SECONDS = 1.0
+_PATIENCE_SECONDS = 60.0  # that redis-py waits for a message before it says that there was none; nothing is sent
 
 
 class Doorbell:
@@ -122,3 +125,33 @@ def messages(connection: SyncConnection, pattern: str) -> Iterator[tuple[str, by
                 yield message["channel"].decode("utf-8", "backslashreplace"), message["data"]
     finally:
         pubsub.close()
+
+
+async def heard(
+    connection: AsyncConnection, channels: Sequence[str]
+) -> AsyncGenerator[bytes | BrokerError | None, None]:
+    """Listen to some channels on an event loop, for ever; subscribe again after a failure. Sends nothing meanwhile.
+
+    Yields:
+        The data of a message; None at each (re)subscription; the error when the server is away.
+    """
+    pubsub = connection.pubsub()
+    try:
+        while True:
+            try:
+                if not pubsub.subscribed:
+                    await pubsub.subscribe(*channels)
+                message = await pubsub.get_message(timeout=_PATIENCE_SECONDS)
+            except _FAILURES as error:
+                await pubsub.aclose()
+                yield await connection.failed(error)
+                await asyncio.sleep(_BACKOFF_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - spreads load
+                continue
+            if message is None:
+                continue
+            if message["type"] == "message":
+                yield message["data"]
+            elif message["channel"].decode() == channels[-1]:  # the last of those that confirm a subscription
+                yield None
+    finally:
+        await pubsub.aclose()

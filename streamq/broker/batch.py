@@ -1,36 +1,102 @@
-"""The call that enqueues messages of several queues, all or none. Pure: nothing is sent here."""
+"""The call that enqueues messages of several queues, all or none, or on terms. Pure: nothing is sent here.
+
+It takes a second call where a lock is not free: the first finds who has it, and the second brings the keys of that
+holder, for every key that a script touches is to be known to the server. So a call that finds its lock free, which is
+the rule, takes one round trip, and nothing has to be read before it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
-from streamq._redis.keys import GROUP, Keys
+from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq.errors import BrokerError, BrokerRefused
-from streamq.message import Message
+from streamq.message import Lock, Message
 from streamq.sending import level_of
 
 _ENQUEUE_ALL = load("enqueue_all")
+_OWN_KEYS = 3  # of each message; those that its terms bring come after them
 
 
-def enqueue_all(keys: Keys, messages: Sequence[Message]) -> Call[set[str]]:
+class Put(NamedTuple):
+    """What came of an enqueue.
+
+    Attributes:
+        queues: whose names are to be noted: those that are new, and those that had a message already, because the
+            reply that said that they are new may have got lost.
+        holders: by position, of messages whose lock is held: the id of the holder; they were not put.
+        seen: by position, of messages whose lock may be held: what it holds. If this call has seen any, no message was
+            put, and the call is to be made again.
+        seen_before: what calls before this one have seen.
+    """
+
+    queues: set[str]
+    holders: dict[int, str]
+    seen: dict[int, str]
+    seen_before: dict[int, str]
+
+
+def enqueue_all(keys: Keys, messages: Sequence[Message], before: Put | None = None) -> Call[Put]:
     """Put messages on their queues, all or none; those with a known id are left alone.
 
-    Returns the queues whose names are to be noted: those that are new, and those that had a message already, because
-    the reply that said that they are new may have got lost.
+    Args:
+        keys: of the namespace.
+        messages: what to put.
+        before: what came of the same call before, if locks are to be looked up.
     """
     words: list[Word] = []
     args: list[Word] = [GROUP]
-    for message in messages:
+    seen = before.seen_before | before.seen if before else {}
+    for position, message in enumerate(messages):
         queue = keys.queue(message.queue)
-        words += (queue.levels[level_of(message.options)], queue.delayed, queue.record(message.id))
+        brought, terms = ([], "") if message.terms is None else _bring(queue, message, seen.get(position))
+        words += (queue.levels[level_of(message.options)], queue.delayed, queue.record(message.id), *brought)
         args += (queue.events, queue.name, message.id, message.task, message.args)
-        args += (message.delay_ms, message.options)
+        args += (message.delay_ms, message.options, terms)
 
-    def read(reply: list[int]) -> set[str]:
-        return {messages[position].queue for position in reply}
+    def read(reply: list[list[Any]]) -> Put:
+        noted, held, asked = reply
+        holders = {held[n]: held[n + 1].decode() for n in range(0, len(held), 2)}
+        found = {asked[n]: asked[n + 1].decode() for n in range(0, len(asked), 2)}
+        return Put({messages[position].queue for position in noted}, holders, found, seen)
 
     return Call(("EVALSHA", _ENQUEUE_ALL.digest, len(words), *words, *args), read, _ENQUEUE_ALL)
+
+
+def have_terms(messages: Iterable[Message]) -> bool:
+    """Tell whether any of these has to be put by the script that heeds terms."""
+    return any(message.terms is not None for message in messages)
+
+
+def _bring(queue: QueueKeys, message: Message, seen: str | None) -> tuple[list[str], str]:
+    """Collect the keys that the terms of a message bring, and say in JSON what they are."""
+    brought: list[str] = []
+    said: dict[str, Any] = {"brings": []}
+    if message.terms and message.terms.lock:
+        said["lock"] = {"place": _OWN_KEYS + len(brought), **_lock_terms(message.terms.lock, queue, message.id, seen)}
+        brought += _lock_keys(message.terms.lock, queue, message.id, seen)
+        said["brings"] += ("string", "hash", "stream", "stream")
+    return brought, json.dumps(said, separators=(",", ":"))
+
+
+def _lock_keys(lock: Lock, queue: QueueKeys, task_id: str, seen: str | None) -> list[str]:
+    """List the keys of a lock; as long as its holder is not known, those of the message itself stand in for its."""
+    level, _, holder = (seen or _lock_value(queue, task_id)).partition(":")
+    return [queue.lock(lock.name), queue.record(holder), queue.stream(level), queue.returned]
+
+
+def _lock_terms(lock: Lock, queue: QueueKeys, task_id: str, seen: str | None) -> dict[str, Any]:
+    said = {"rule": lock.rule, "ttl": lock.ttl_ms, "value": _lock_value(queue, task_id)}
+    more = {"renews": lock.renews or None, "longest": lock.longest_ms, "seen": seen}
+    return said | {name: value for name, value in more.items() if value is not None}
+
+
+def _lock_value(queue: QueueKeys, task_id: str) -> str:
+    """Make what a lock holds: where its holder is, for those who want to know whether it still is."""
+    return f"{queue.ready.rpartition(':')[2]}:{task_id}"
 
 
 def clarified(error: BrokerError, messages: Sequence[Message]) -> BrokerError:

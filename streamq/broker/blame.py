@@ -2,37 +2,50 @@
 
 from __future__ import annotations
 
-import json
+from collections import defaultdict
 from collections.abc import Iterable
+from collections.abc import Set as AbstractSet
 
 from streamq.broker.calls import Owner
+from streamq.broker.records import stored_error
 from streamq.config import Settings
+from streamq.errors import WorkerDied
 from streamq.lifecycle import is_suspect
 from streamq.message import Delivery
 
 # A suspect runs in a process of its own, so if the process that holds it dies or stands still, that was another's
 # doing. But not for ever: it may be the fetching of it that kills.
-_DEATHS_OF_OTHERS = 10
+DEATHS_OF_OTHERS = 10
+# Nor is another accused for ever: one that kills its process late is accused with its next delivery.
+_DELIVERIES_WITH_OTHERS = 10
+
+Places = AbstractSet[tuple[str, bytes]]  # of deliveries: stream and entry
 
 
 def owner_of(settings: Settings, consumer: str, died: str) -> Owner:
-    """Say whose deliveries are given back, and how it died; empty: it did not."""
+    """Say who held deliveries, and how it died."""
     most = settings.max_deaths
-    # The stored form of an error, as codec.encode_error has it; the supervisor, which comes here too, is too small
-    # for pydantic.
-    error = {
-        "type": "streamq.errors.WorkerDied",
-        "message": f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}",
-        "args": None,
-        "traceback": "",
-    }
-    return Owner(consumer, died, most, json.dumps(error, separators=(",", ":")).encode())
+    message = f"the worker died under it {most} times (max_deaths), at last {consumer}: {died}"
+    return Owner(consumer, died, most, stored_error(WorkerDied, message))
 
 
-def blamed(owner: Owner, settings: Settings, deliveries: Iterable[Delivery]) -> list[tuple[Owner, list[Delivery]]]:
-    """Divide what a process held that has died, or seems to have, by how many deaths are too many."""
-    by_suspicion: dict[bool, list[Delivery]] = {False: [], True: []}
+def blamed(
+    owner: Owner, settings: Settings, deliveries: Iterable[Delivery], accused: Places = frozenset()
+) -> list[tuple[Owner, list[Delivery]]]:
+    """Divide what a process held by how many deaths are too many, and whether this is one.
+
+    If some of those under which another process had died are `accused`, it is none for the others of that kind.
+    """
+    lenient = owner._replace(max_deaths=owner.max_deaths + DEATHS_OF_OTHERS)
+    innocent = owner._replace(died="")
+    groups: defaultdict[Owner, list[Delivery]] = defaultdict(list)
     for one in deliveries:
-        by_suspicion[is_suspect(one.deaths, settings.max_deaths)].append(one)
-    lenient = owner._replace(max_deaths=owner.max_deaths + _DEATHS_OF_OTHERS)
-    return [(lenient if suspect else owner, group) for suspect, group in by_suspicion.items() if group]
+        if accused and one.deaths and one.deliveries <= _DELIVERIES_WITH_OTHERS and _place(one) not in accused:
+            groups[innocent].append(one)
+        else:
+            groups[lenient if is_suspect(one.deaths, settings.max_deaths) else owner].append(one)
+    return list(groups.items())
+
+
+def _place(delivery: Delivery) -> tuple[str, bytes]:
+    return delivery.stream, delivery.entry

@@ -54,8 +54,17 @@ def _divide(keys: Keys, messages: Sequence[Message]) -> Iterator[Part]:
         for start in range(0, len(group), _BULK):
             positions = group[start : start + _BULK]
             some = [messages[position] for position in positions]
-            # The one place that chooses the script by which a message of a bulk goes.
             yield Part(queue, positions, calls.enqueue(keys.queue(queue), some, level))
+
+
+def by_queue(messages: Sequence[Message]) -> Iterator[list[int]]:
+    """Divide messages into parts of one queue, in their order; gives their positions."""
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for position, message in enumerate(messages):
+        groups[message.queue].append(position)
+    for positions in groups.values():
+        for start in range(0, len(positions), _BULK):
+            yield positions[start : start + _BULK]
 
 
 def read(parts: Iterable[Part], found: Iterable[calls.Enqueued]) -> tuple[set[int], set[str]]:

@@ -43,6 +43,8 @@ _IN_SCRIPTS = [
         "HGETALL record",
         "HMGET record state",
         "HSET record state queued",
+        "GET lock",
+        "SET lock id",
         "TYPE record",
         "PEXPIRE record 1000",
         "ZADD delayed 0 id",
@@ -51,6 +53,7 @@ _IN_SCRIPTS = [
         "ZSCORE delayed id",
         "PUBLISH event {}",
         "PUBLISH done id",
+        "PUBLISH signals 1",
         "PUBSUB NUMPAT",
         "SADD queues name",
         "TIME",
@@ -123,11 +126,14 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "dead": queue.dead,
         "record": queue.record("id"),
         "delayed": queue.delayed,
+        "lock": queue.lock("task:digest"),
+        "signals": queue.signals,
         "group": GROUP,
         "event": queue.events + "task:event",
         "done": keys.done + "client",
     }
-    return [*sent, ("SUBSCRIBE", ours["done"]), *([ours.get(word, word) for word in line] for line in _IN_SCRIPTS)]
+    sent += [["SUBSCRIBE", ours["done"]], ["SUBSCRIBE", ours["signals"]]]
+    return [*sent, *([ours.get(word, word) for word in line] for line in _IN_SCRIPTS)]
 
 
 async def ask(settings: Settings, queues: Iterable[str]) -> Answers:

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
+from streamq._redis.scripts import Call
 from streamq.broker import calls, moving, server
 from streamq.broker.blame import blamed, owner_of
 from streamq.broker.order import Order
@@ -244,6 +245,10 @@ class Fleet:
         if is_news:
             self._is_idle = False
         return is_news
+
+    async def run(self, call: Call[T]) -> T:
+        """Send a call of those that need nothing of this consumer's."""
+        return await self._commands.run(call)
 
     async def announce(self, events: Iterable[tuple[str, bytes]]) -> None:
         """Publish events."""

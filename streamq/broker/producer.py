@@ -14,7 +14,7 @@ from streamq._redis.keys import Keys
 from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
 from streamq.broker import bulk, calls
-from streamq.broker.batch import clarified, enqueue_all
+from streamq.broker.batch import clarified, enqueue_all, have_terms
 from streamq.broker.durability import confirmation, require
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
@@ -82,37 +82,47 @@ class Broker:
         """The last part of this process's channel."""
         return self.doorbell.channel.removeprefix(self.keys.done)
 
-    def enqueue(self, message: Message, durability: Durability | None = None) -> bool:
-        """Put one message on its queue: one script, one round trip; tells whether its id was known already."""
-        if (durability or self.settings.durability) != "async":
-            return bool(self.enqueue_many((message,), durability))
+    def enqueue(self, message: Message, durability: Durability | None = None) -> str | None:
+        """Put one message on its queue: one script, one round trip.
+
+        Returns:
+            None if it was put; else the id of the task that is there in its place: the message's own if it was known,
+            or that of the task that has its lock.
+        """
+        if message.terms is not None or (durability or self.settings.durability) != "async":
+            return self.enqueue_many((message,), durability).get(0)
         level = level_of(message.options) if message.options else DEFAULT_LEVEL
         found = self.sync.run(calls.enqueue(self.keys.queue(message.queue), (message,), level))
         if found.to_note:
             self.sync.run(calls.register_queues(self.keys, [message.queue]))
-        return bool(found.known)
+        return message.id if found.known else None
 
-    async def aenqueue(self, message: Message, durability: Durability | None = None) -> bool:
+    async def aenqueue(self, message: Message, durability: Durability | None = None) -> str | None:
         """Put one message on its queue, as `enqueue` does."""
-        if (durability or self.settings.durability) != "async":
-            return bool(await self.aenqueue_many((message,), durability))
+        if message.terms is not None or (durability or self.settings.durability) != "async":
+            return (await self.aenqueue_many((message,), durability)).get(0)
         level = level_of(message.options) if message.options else DEFAULT_LEVEL
         found = await self.on_loop.run(calls.enqueue(self.keys.queue(message.queue), (message,), level))
         if found.to_note:
             await self.on_loop.run(calls.register_queues(self.keys, [message.queue]))
-        return bool(found.known)
+        return message.id if found.known else None
 
-    def enqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> set[int]:
+    def enqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, some hundred to a script, in the order given for each queue and level.
 
         Returns:
-            The positions of those whose ids were known already, and which were left alone.
+            By position, for those that were not put: the id of the task that is there in their place.
+
+        Returns:
+            By position, for those that were not put: the id of the task that has their lock.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
         """
-        wanted, known, missing = self._wanted(durability), set[int](), ""
+        if have_terms(messages):
+            return self._enqueue_on_terms(messages, durability)
+        wanted, there, missing = self._wanted(durability), dict[int, str](), ""
         if wanted != "async":
             self._require(wanted)
         for parts in bulk.divide(self.keys, messages, 1 if wanted == "async" else bulk.CONFIRMED_TOGETHER):
@@ -125,12 +135,21 @@ class Broker:
                 self.sync.run(calls.register_queues(self.keys, to_note))
             if missing:
                 raise self._not_durable(wanted, missing)
-            known |= known_now
-        return known
+            there |= {position: messages[position].id for position in known_now}
+        return there
 
-    async def aenqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> set[int]:
+    def _enqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
+        there: dict[int, str] = {}
+        for positions in bulk.by_queue(messages):
+            found = self.enqueue_all([messages[position] for position in positions], durability)
+            there |= {positions[nth]: task_id for nth, task_id in found.items()}
+        return there
+
+    async def aenqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, as `enqueue_many` does."""
-        wanted, known, missing = self._wanted(durability), set[int](), ""
+        if have_terms(messages):
+            return await self._aenqueue_on_terms(messages, durability)
+        wanted, there, missing = self._wanted(durability), dict[int, str](), ""
         if wanted not in ("async", *self._can_confirm):
             await asyncio.to_thread(self._require, wanted)
         for parts in bulk.divide(self.keys, messages, 1 if wanted == "async" else bulk.CONFIRMED_TOGETHER):
@@ -143,8 +162,15 @@ class Broker:
                 await self.on_loop.run(calls.register_queues(self.keys, to_note))
             if missing:
                 raise self._not_durable(wanted, missing)
-            known |= known_now
-        return known
+            there |= {position: messages[position].id for position in known_now}
+        return there
+
+    async def _aenqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
+        there: dict[int, str] = {}
+        for positions in bulk.by_queue(messages):
+            found = await self.aenqueue_all([messages[position] for position in positions], durability)
+            there |= {positions[nth]: task_id for nth, task_id in found.items()}
+        return there
 
     def _wanted(self, durability: Durability | None) -> Durability:
         return check_durability(self.settings.durability if durability is None else durability)
@@ -158,42 +184,53 @@ class Broker:
         self._can_confirm.discard(wanted)  # another server may be the master by now: the next call asks again
         return NotDurable(f"enqueued, but not as safe as durability={wanted!r} asks: {missing}")
 
-    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
-        """Put messages on their queues, all or none: one script, one round trip.
+    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
+        """Put messages on their queues, all or none: one script, one round trip, or two where a lock is not free.
+
+        Returns:
+            By position, for those that were not put: the id of the task that has their lock.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
             NotDurable: all are in Redis, but have not been confirmed in time.
         """
-        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        wanted, put, missing = self._wanted(durability), None, ""
+        if wanted != "async":
+            self._require(wanted)
         try:
-            if wanted == "async":
-                new = self.sync.run(call)
-            else:
-                self._require(wanted)
-                [new], missing = self.sync.run_confirmed([call], confirmation(wanted))
+            while put is None or put.seen:
+                call = enqueue_all(self.keys, messages, put)
+                if wanted == "async":
+                    put = self.sync.run(call)
+                else:
+                    [put], missing = self.sync.run_confirmed([call], confirmation(wanted))
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
-        if new:
-            self.sync.run(calls.register_queues(self.keys, new))
+        if put.queues:
+            self.sync.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
+        return put.holders
 
-    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> None:
+    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, all or none, as `enqueue_all` does."""
-        wanted, call, missing = self._wanted(durability), enqueue_all(self.keys, messages), ""
+        wanted, put, missing = self._wanted(durability), None, ""
+        if wanted != "async":
+            await asyncio.to_thread(self._require, wanted)
         try:
-            if wanted == "async":
-                new = await self.on_loop.run(call)
-            else:
-                await asyncio.to_thread(self._require, wanted)
-                [new], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
+            while put is None or put.seen:
+                call = enqueue_all(self.keys, messages, put)
+                if wanted == "async":
+                    put = await self.on_loop.run(call)
+                else:
+                    [put], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
-        if new:
-            await self.on_loop.run(calls.register_queues(self.keys, new))
+        if put.queues:
+            await self.on_loop.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
+        return put.holders
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,6 +34,16 @@ class Record:
     attempt: int = 1
     failure: bytes = b""
     moved_to: str | None = None
+
+
+def stored_error(kind: type[BaseException], message: str) -> bytes:
+    """Make the stored form of an error of ours that was never raised, as `codec.encode_error` has it.
+
+    Without pydantic: the supervisor, which comes here too, is too small for that.
+    """
+    name = f"{kind.__module__}.{kind.__qualname__}"
+    error = {"type": name, "message": message, "args": None, "traceback": ""}
+    return json.dumps(error, separators=(",", ":")).encode()
 
 
 UNKNOWN = Record(State.UNKNOWN)

@@ -81,7 +81,7 @@ def main() -> int:
         return 2
     _settle_memory()
     lifespan = app.lifespan(app) if app.lifespan else None
-    job = Job(app.settings, worker, spec["consumer"], spec["app"], tasks, lifespan, line.say)
+    job = Job(app.settings, worker, spec["consumer"], spec["app"], tasks, lifespan, line.say, spec["started_ms"])
     try:
         return run_on_loop(_serve(app, job, line))
     except (BrokerRefused, ConfigError) as error:

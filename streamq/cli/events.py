@@ -31,6 +31,8 @@ _COLOURS: Mapping[str, Mapping[str, Any]] = {
     "task.succeeded": {"fg": "green"},
     "task.failed": {"fg": "red"},
     "task.dead": {"fg": "red", "bold": True},
+    "task.cancelled": {"fg": "yellow"},
+    "task.expired": {"fg": "yellow"},
     "task.reclaimed": {"fg": "yellow"},
     "task.retried": {"fg": "yellow"},
     "worker.online": {"fg": "magenta"},
@@ -65,8 +67,8 @@ def command(
     """Print what happens to tasks and workers, as it happens, until Ctrl-C.
 
     Tasks are queued or delayed, started, retried (an attempt failed, and there will be another), succeeded, failed,
-    reclaimed (from a worker that died) or dead (moved to the dead letters). Workers are online, send a heartbeat, are
-    offline. TYPE and NAME may hold * and ?.
+    reclaimed (from a worker that died), dead (moved to the dead letters), cancelled, or expired (not begun in time).
+    Workers are online, send a heartbeat, are offline. TYPE and NAME may hold * and ?.
 
     Events of all databases of the server are printed: Pub/Sub knows no database numbers.
     """

@@ -11,6 +11,7 @@ from streamq import __version__
 from streamq.errors import StreamqError
 
 _COMMANDS = {
+    "beat": "Not needed: workers fire the schedules. Says how.",
     "call": "Enqueue a task by its name.",
     "dead": "Show, redrive or purge dead letters.",
     "demo": "Watch real work survive the kill of a worker.",
@@ -18,6 +19,7 @@ _COMMANDS = {
     "events": "Print what happens, live.",
     "queues": "Show the queues and what waits in them.",
     "result": "Show the state and the result of a task.",
+    "schedule": "Show, run, pause or remove schedules.",
     "worker": "Run tasks.",
 }
 

@@ -35,8 +35,8 @@ _FAILED, _LATE = 1, 3
 def command(task_id: str, url: str, namespace: str, timeout: float | None, *, wait: bool, as_json: bool) -> None:
     """Show the state and the result of the task ID.
 
-    Exit code: 0 if it has succeeded or has not ended, 1 if it has failed, is dead or is not known, 3 if it has not
-    ended when the time to wait is over.
+    Exit code: 0 if it has succeeded or has not ended, 1 if it has failed, is dead, was cancelled, has expired or is not
+    known, 3 if it has not ended when the time to wait is over.
     """
     from streamq import inspector  # noqa: PLC0415 - --help must answer quickly
     from streamq.lifecycle import State  # noqa: PLC0415

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from streamq import doctor
@@ -22,12 +23,14 @@ from streamq.worker.fetcher import Fetcher
 from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lease import Lease
+from streamq.worker.listener import Listener
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 from streamq.worker.processes import PoolSettings, ProcessPool
 from streamq.worker.promoter import Promoter
 from streamq.worker.reaper import Reaper
 from streamq.worker.reporter import Reporter
+from streamq.worker.scheduler import Scheduler
 from streamq.worker.stacks import Stacks
 from streamq.worker.stop import Stop
 from streamq.worker.watchdog import Watchdog
@@ -50,6 +53,7 @@ class Job:
         tasks: what it can run, by name.
         lifespan: the app's, entered while the process serves.
         say: sends a message to the supervisor, from any thread.
+        started_ms: when the worker was started, by the clock of this host, ms.
     """
 
     settings: Settings
@@ -59,6 +63,7 @@ class Job:
     tasks: Mapping[str, Task[..., Any]]
     lifespan: AbstractAsyncContextManager[Any] | None
     say: Callable[..., None]
+    started_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
 
 
 async def serve(job: Job, stop: Stop, ready: Callable[[str], None]) -> None:
@@ -148,6 +153,7 @@ class _Child:
             processes=self._processes,
             settings=job.settings,
             worker=worker,
+            say=job.say,
         )
         renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
@@ -157,7 +163,11 @@ class _Child:
         self._reaper = Reaper(
             fleet, self._holdings, self._lease, outage, counters=self._counters, lease_seconds=worker.lease
         )
+        self._scheduler = Scheduler(
+            fleet, worker.queues, job.tasks.values(), job.started_ms + clock.offset_ms(), outage=outage
+        )
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
+        self._listener = Listener(job.settings, worker.queues, self._promoter, self._lost)
         self._stacks = Stacks(self._holdings)
         reporter = Reporter(worker, self._executor, outage, self._counters)
         self._watchdog = Watchdog(self._stacks, reporter, self._counters, job.say, worker.stuck_after)
@@ -170,7 +180,9 @@ class _Child:
         self._helpers = [
             asyncio.create_task(self._reaper.run(), name="reaper"),
             asyncio.create_task(self._promoter.run(), name="promoter"),
+            asyncio.create_task(self._scheduler.run(), name="scheduler"),
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
+            asyncio.create_task(self._listener.run(), name="listener"),
         ]
 
     async def until(self, stop: Stop) -> None:

@@ -1,7 +1,7 @@
 """Runs deliveries: async tasks on the event loop, sync tasks in threads, and some in processes of their own.
 
 Those that ask for a process get one, and those under which so many workers have died that the next death is the last:
-it must be theirs, and not that of a neighbour.
+it must be theirs, and not that of a neighbour. Those under which one has died begin a few at a time.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ from streamq.errors import PayloadTooLarge, TaskTimeout
 from streamq.lifecycle import Abandoned, Outcome, is_suspect
 from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
+from streamq.worker.heeding import expiry, heed
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import AHEAD_MOST, Lane, Pace, free_places
 from streamq.worker.limits import TimeLimits
 from streamq.worker.outcomes import failed, succeeded, timed_out, unroutable, within
 from streamq.worker.pool import ThreadPool
 from streamq.worker.processes import ProcessPool
+from streamq.worker.trial import Trial
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -43,6 +45,7 @@ class Executor:
         processes: the pool of processes.
         settings: those of the app.
         worker: those of the worker.
+        say: sends a message to the supervisor.
     """
 
     def __init__(
@@ -55,6 +58,7 @@ class Executor:
         processes: ProcessPool,
         settings: Settings,
         worker: WorkerSettings,
+        say: Callable[..., None],
     ) -> None:
         self._tasks = tasks
         self._state = state
@@ -69,6 +73,7 @@ class Executor:
         self._in_processes = Lane(worker.pool_processes, self._start_in_process)
         self._suspects = Lane(_SUSPECTS, self._start_in_process)
         self._lanes = (self._on_loop, self._in_threads, self._in_processes, self._suspects)
+        self._trial = Trial((self._on_loop, self._in_threads), holdings, say, self._start)
         self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
         self._expected = self._expected or [self._on_loop]
         self._limits = TimeLimits(holdings, self._overrun)
@@ -89,7 +94,7 @@ class Executor:
         """Return how many more messages this process should take now."""
         if len(self._holdings) >= self._on_loop.size + AHEAD_MOST + _UNCOMMITTED_MOST:
             return 0
-        waiting = sum(len(lane.waiting) for lane in self._expected)  # of suspects there are few, and they can wait
+        waiting = sum(lane.queued for lane in self._expected)  # of suspects there are few, and they can wait
         return free_places(self._expected, self._on_loop) + self._pace.ahead() - waiting
 
     # ---- what runs
@@ -113,8 +118,10 @@ class Executor:
                     f"its {len(delivery.message.args)} bytes of arguments are over max_payload {most}"
                 )
                 self._settle(run, self._in_its_context(run, failed, task, delivery, error))
+            elif delivery.message.options and (outcome := self._in_its_context(run, heed, run)) is not None:
+                self._settle(run, outcome)
             elif delivery.deaths or task.options.pool:
-                self._lane_of(task, delivery.deaths).waiting.append(run)
+                self._trial.put(run, self._lane_of(task, delivery.deaths))
             elif task.is_async:
                 self._on_loop.waiting.append(run)
             else:
@@ -130,11 +137,16 @@ class Executor:
     def _start(self) -> None:
         if self._draining:
             return
+        if self._trial.waiting:
+            self._trial.start()
         for lane in self._lanes:
             while lane.waiting and lane.running < lane.size:
                 run = lane.waiting.popleft()
                 if run.lost:
                     self._holdings.drop(run)
+                    continue
+                if run.expires_ms and (outcome := self._in_its_context(run, expiry, run)) is not None:
+                    self._settle(run, outcome)
                     continue
                 lane.running += 1
                 lane.start(run)
@@ -151,6 +163,8 @@ class Executor:
 
     def _ended(self, run: Run, outcome: Outcome) -> None:
         self._pace.ended += 1
+        if run.delivery.deaths:
+            self._trial.ended(run)
         run.handle = None  # its context has the run: left alone, the two would be garbage that only a search finds
         if not run.ended:
             run.ended = True
@@ -264,7 +278,7 @@ class Executor:
 
     def take_waiting(self) -> list[Run]:
         """Give out what has not started; it will not be run here."""
-        waiting = [run for lane in self._lanes for run in lane.waiting]
+        waiting = [*self._trial.take_waiting(), *(run for lane in self._lanes for run in lane.waiting)]
         for lane in self._lanes:
             lane.waiting.clear()
         return waiting

@@ -11,7 +11,7 @@ from streamq.worker.tally import Tally
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-_OUTCOMES = ("succeeded", "failed", "retried", "dead", "handed_back", "fenced")
+_OUTCOMES = ("succeeded", "failed", "retried", "dead", "expired", "cancelled", "handed_back", "fenced")
 
 # The name of each counter: what it says, what it is called in the tally, and in which unit that is.
 _COUNTERS = {

@@ -13,7 +13,7 @@ from streamq.codec import encode_error
 from streamq.errors import BrokerError, BrokerReset, StreamqError
 from streamq.message import Delivery, Malformed
 from streamq.worker.executor import Executor
-from streamq.worker.holdings import Holdings
+from streamq.worker.holdings import Holdings, Run
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 
@@ -65,9 +65,10 @@ class Fetcher:
             asked = time.monotonic()
             try:
                 fetched = await self._fleet.fetch(room)
+                runs = self._executor.hold(fetched.deliveries)
                 if time.monotonic() - asked > self._lease_seconds / 2:
-                    fetched = await self._without_what_is_anothers(fetched)
-                await self._attend(fetched)
+                    runs = await self._without_what_is_anothers(runs)
+                await self._attend(fetched, runs)
             except BrokerError as error:
                 self._outage.noticed(error)
                 await self._recover(error)
@@ -76,23 +77,29 @@ class Fetcher:
                 self._outage.over()
                 backoff.reset()
 
-    async def _without_what_is_anothers(self, fetched: Fetched) -> Fetched:
-        """Leave out what others have taken over: no lease is renewed of what lies unread while the loop is blocked."""
+    async def _without_what_is_anothers(self, runs: list[Run]) -> list[Run]:
+        """Leave out what others have taken over: no lease is renewed of what lies unread while the loop is blocked.
+
+        All is held meanwhile, or a sweep of this worker's own would take it for abandoned.
+        """
         try:
-            kept = await self._fleet.keep(fetched.deliveries)
+            kept = await self._fleet.keep(run.delivery for run in runs)
         except BrokerError as error:
             self._outage.noticed(error)
-            return fetched  # what is another's will be refused
-        if lost := len(fetched.deliveries) - len(kept):
-            self._counters["leases_lost", ""] += lost
-            _log.warning("%d messages went to other workers before this one came to read them", lost)
-        return fetched._replace(deliveries=kept)
+            return runs  # what is another's will be refused
+        mine = {(one.stream, one.entry) for one in kept}
+        lost = [run for run in runs if (run.delivery.stream, run.delivery.entry) not in mine]
+        for run in lost:
+            self._holdings.drop(run)
+        if lost:
+            self._counters["leases_lost", ""] += len(lost)
+            _log.warning("%d messages went to other workers before this one came to read them", len(lost))
+        return [run for run in runs if run not in lost]
 
-    async def _attend(self, fetched: Fetched) -> None:
-        runs = self._executor.hold(fetched.deliveries)
+    async def _attend(self, fetched: Fetched, runs: list[Run]) -> None:
         self._counters["fetched", ""] += len(runs)
         if fetched.listening and runs:
-            await self._announce(fetched.deliveries)
+            await self._announce(run.delivery for run in runs)
         self._executor.begin(runs)
         if fetched.malformed:
             await bury_malformed(self._fleet, fetched.malformed)

@@ -17,18 +17,21 @@ class Run:
         task: the function to run; None if this worker does not know it.
         handle: the asyncio task that runs it, if one does.
         ended: it has an outcome, which is on its way.
-        lost: the lease has gone to another; the outcome will be refused.
+        lost: the lease has gone to another, or the task was cancelled; the outcome will be refused.
+        cancelled: the task was cancelled.
+        expires_ms: Redis time from which on it is not to begin any more, ms; 0: it may at any time.
         deadline: when its time limit is over, by the event loop's clock; 0 without a limit.
     """
 
-    __slots__ = ("deadline", "delivery", "ended", "handle", "lost", "task")
+    __slots__ = ("cancelled", "deadline", "delivery", "ended", "expires_ms", "handle", "lost", "task")
 
     def __init__(self, delivery: Delivery, task: Task[..., Any] | None) -> None:
         self.delivery = delivery
         self.task = task
         self.handle: asyncio.Task[None] | None = None
         self.ended = False
-        self.lost = False
+        self.lost = self.cancelled = False
+        self.expires_ms = 0.0
         self.deadline = 0.0
 
 

@@ -50,17 +50,24 @@ class Lane:
         start: starts one.
         running: how many run.
         waiting: those that wait for a place.
+        on_trial: those that wait, and before that for `Trial` to let them begin.
     """
 
     size: int
     start: Callable[[Run], None]
     running: int = 0
     waiting: deque[Run] = field(default_factory=deque)
+    on_trial: deque[Run] = field(default_factory=deque)
 
     @property
     def free(self) -> int:
         """How many more may run."""
         return self.size - self.running
+
+    @property
+    def queued(self) -> int:
+        """How many wait."""
+        return len(self.waiting) + len(self.on_trial)
 
 
 def free_places(expected: Sequence[Lane], on_loop: Lane) -> int:
@@ -77,7 +84,7 @@ def free_places(expected: Sequence[Lane], on_loop: Lane) -> int:
     if on_loop in full or len(full) == len(expected):
         return 0
     # Go on for the sake of other kinds, but not until memory is full of what waits for a place.
-    if any(len(lane.waiting) >= min(lane.size, _HOARD_MOST) for lane in full):
+    if any(lane.queued >= min(lane.size, _HOARD_MOST) for lane in full):
         return 0
     most = min(lane.free for lane in expected if lane.free > 0)
-    return min(most, 1 + sum(len(lane.waiting) for lane in full))
+    return min(most, 1 + sum(lane.queued for lane in full))

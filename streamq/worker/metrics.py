@@ -18,8 +18,9 @@ class Counters(dict[tuple[str, str], int]):
 
     What is counted, by the label that goes with it:
 
-    - by task name: ``succeeded``, ``failed``, ``retried``, ``dead``, ``handed_back`` (not ended here, and given to
-      the others) and ``fenced`` (its outcome was refused, as it was another's by then);
+    - by task name: ``succeeded``, ``failed``, ``retried``, ``dead``, ``expired``, ``cancelled`` (while this worker had
+      it), ``handed_back`` (not ended here, and given to the others) and ``fenced`` (its outcome was refused, as it was
+      another's by then);
     - by the empty string: ``fetched``, ``reclaimed`` (from workers that gave no sign of life), ``leases_lost``,
       ``outages`` (of Redis), ``loop_blocked`` (times that the event loop was blocked) and ``loop_blocked_ms``.
     """

@@ -18,6 +18,8 @@ from streamq.config import WorkerSettings
 
 HURRY = b"now\n"  # said to a child that is stopping
 
+_STARTED_MS = time.time_ns() // 1_000_000  # of the worker, and so of the code that it runs
+
 _MARGIN_SECONDS = 5.0  # after the grace time; a child needs some of it to hand back and to say goodbye
 
 
@@ -43,8 +45,16 @@ class Child:
         self.told = 0
         self.kill_at = float("inf")
         self.heard = time.monotonic()
+        self._begun: set[tuple[str, bytes]] = set()
+        self._young: set[tuple[str, bytes]] = set()
         self.line, theirs = socket.socketpair()
-        spec = {"app": app, "worker": asdict(worker), "consumer": self.consumer, "line": theirs.fileno()}
+        spec = {
+            "app": app,
+            "worker": asdict(worker),
+            "consumer": self.consumer,
+            "line": theirs.fileno(),
+            "started_ms": _STARTED_MS,
+        }
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "streamq.cli.child", json.dumps(spec)],
@@ -63,6 +73,24 @@ class Child:
         self._received += data
         *lines, self._received = self._received.split(b"\n")
         return [json.loads(line) for line in lines], not data
+
+    def on_trial(self, what: str, stream: str, entry: str) -> None:
+        """Note how it goes with one of its runs under which another process has died."""
+        place = (stream, entry.encode())
+        match what:
+            case "begun":
+                self._begun.add(place)
+                self._young.add(place)
+            case "grown":
+                self._young.discard(place)
+            case "over":
+                self._young.discard(place)
+                self._begun.discard(place)
+
+    @property
+    def accused(self) -> set[tuple[str, bytes]]:
+        """Which of these may be the cause of its death, by stream and entry: those that have just begun, if any."""
+        return self._young or self._begun
 
     def stop(self, number: int, grace: float) -> None:
         """Tell it to stop by a signal, the second time at once; it is killed some seconds after the grace time."""

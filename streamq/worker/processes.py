@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import os
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from streamq.worker.wire import LENGTH, Frame, pack, pack_delivery, unpack, unpa
 _log = logging.getLogger("streamq.worker")
 
 _IDLE_SECONDS = 30.0
+_STARTS_MOST = os.cpu_count() or 1  # at a time; what waits for a start may find an idle one instead
 _START_SECONDS = 60.0
 _START_AGAIN_SECONDS = 1.0
 _END_SECONDS = 2.0
@@ -119,6 +121,7 @@ class ProcessPool:
         self._settings = settings
         self._idle: list[_Process] = []
         self._busy: dict[Run, _Process] = {}
+        self._starting = asyncio.Semaphore(_STARTS_MOST)
         self._ending: set[asyncio.Task[str]] = set()
 
     @property
@@ -157,6 +160,12 @@ class ProcessPool:
         return outcome
 
     async def _take(self) -> _Process:
+        if (idle := self._take_idle()) is not None:
+            return idle
+        async with self._starting:
+            return self._take_idle() or await self._start()
+
+    def _take_idle(self) -> _Process | None:
         while self._idle:
             process = self._idle.pop()
             if process.process.poll() is None:
@@ -164,6 +173,9 @@ class ProcessPool:
                     process.idle_timer.cancel()
                 return process
             self._dismiss(process, kill=True)
+        return None
+
+    async def _start(self) -> _Process:
         try:
             process = _Process(self._settings.spec)
         except OSError as error:  # for one, too many open files

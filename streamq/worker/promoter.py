@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import math
 import random
 from collections.abc import Iterable
 
@@ -22,32 +22,46 @@ class Promoter:
         self._fleet = fleet
         self._queues = tuple(queues)
         self._outage = outage
+        self._loop = asyncio.get_running_loop()
         self._sooner = asyncio.Event()
-        self._wake_at = 0.0
+        self._wake_at = math.inf
+        self._timer: asyncio.TimerHandle | None = None
 
     def expect(self, seconds: float) -> None:
-        """Look again in so many seconds, if not before: a task of this worker will be due."""
-        loop = asyncio.get_running_loop()
-        if loop.time() + seconds < self._wake_at:
-            loop.call_later(seconds, self._sooner.set)
+        """Look again in so many seconds, if not before: a task will be due."""
+        moment = self._loop.time() + seconds
+        if moment < self._wake_at:
+            self._rest()
+            self._wake_at = moment
+            self._timer = self._loop.call_at(moment, self._sooner.set)
+
+    def _rest(self) -> None:
+        """Expect nothing."""
+        self._wake_at = math.inf
+        if self._timer is not None:
+            self._timer.cancel()
 
     async def run(self) -> None:
         """Promote until cancelled."""
-        while True:
-            self._sooner.clear()
-            pause = _LONGEST_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - keeps a fleet out of step
-            try:
-                for queue in self._queues:
-                    found = await self._fleet.promote(queue, _COUNT)
-                    while len(found.task_ids) == _COUNT:
-                        found = await self._fleet.promote(queue, _COUNT)
-                    if found.next_ms is not None:
-                        pause = min(pause, (found.next_ms + 1) / 1000)
-                    if found.moving:
-                        await self._fleet.carry(queue)
-            except BrokerError as error:
-                self._outage.noticed(error)
-            self._wake_at = asyncio.get_running_loop().time() + pause
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._sooner.wait()
+        try:
+            while True:
+                self._rest()
+                self._sooner.clear()  # what is expected from now on, while we look, is looked at again
+                self.expect(_LONGEST_SECONDS * random.uniform(0.8, 1.0))  # noqa: S311 - keeps a fleet out of step
+                try:
+                    for queue in self._queues:
+                        await self._promote(queue)
+                except BrokerError as error:
+                    self._outage.noticed(error)
+                await self._sooner.wait()
+        finally:
+            self._rest()
+
+    async def _promote(self, queue: str) -> None:
+        found = await self._fleet.promote(queue, _COUNT)
+        while len(found.task_ids) == _COUNT:
+            found = await self._fleet.promote(queue, _COUNT)
+        if found.next_ms is not None:
+            self.expect((found.next_ms + 1) / 1000)
+        if found.moving:
+            await self._fleet.carry(queue)

@@ -12,8 +12,9 @@ import random
 import selectors
 import signal
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -27,6 +28,7 @@ _log = logging.getLogger("streamq.supervisor")
 _POLL_SECONDS = 0.5  # signals and ends of children wake it at once; this is for what might slip through
 _SILENCE_MARGIN_SECONDS = 5.0  # a child whose interpreter runs ends itself before it is taken for dead
 _LONGEST_PAUSE_SECONDS = 10.0
+_LAST_RESCUE_SECONDS = 5.0  # at the end of the worker; what is not handed back then, the lease brings back
 _REASONS = {EXIT_BLOCKED: "blocked"}
 
 
@@ -60,6 +62,7 @@ class Supervisor:
         self._settings: Settings | None = None
         self._warnings: set[str] = set()
         self._failures = 0
+        self._rescues: list[threading.Thread] = []
         self._stop_signals = 0
         self._exit_code = 0
 
@@ -84,6 +87,9 @@ class Supervisor:
                 self._end_overdue()
                 self._tally.turned = time.monotonic()
             signal.set_wakeup_fd(-1)
+        deadline = time.monotonic() + _LAST_RESCUE_SECONDS
+        for thread in self._rescues:
+            thread.join(max(0.0, deadline - time.monotonic()))
         return self._exit_code
 
     def _patience(self) -> float:
@@ -131,6 +137,8 @@ class Supervisor:
                 self._tally.reported(child.consumer, message["report"])
             elif "ready" in message:
                 self._on_ready(child, message["ready"])
+            elif "trial" in message:
+                child.on_trial(*message["trial"])
             elif "replace" in message:
                 self._on_replace(child, *message["replace"])
             elif "warning" in message:
@@ -210,15 +218,23 @@ class Supervisor:
             if not child.told:
                 _log.error("%s ended before it was ready (%s)", child.consumer, how)
             return
-        # What is imported here costs memory, which most supervisors never need.
-        from streamq.broker.rescue import rescue  # noqa: PLC0415
-        from streamq.errors import BrokerError  # noqa: PLC0415
+        # In a thread, as Redis may be away, and signals must be heeded meanwhile.
+        thread = threading.Thread(target=_rescue, args=(self._settings, self._worker.queues, child, how), daemon=True)
+        self._rescues = [one for one in self._rescues if one.is_alive()] + [thread]
+        thread.start()
 
-        try:
-            given, buried = rescue(self._settings, self._worker.queues, child.consumer, how)
-        except BrokerError as error:
-            _log.error("%s died (%s); its lease brings back what it held: %s", child.consumer, how, error)
-        else:
-            _log.error("%s died (%s); handed back the %d tasks it held", child.consumer, how, given)
-            if buried:
-                _log.error("%d of its tasks had seen too many deaths and are dead letters now", buried)
+
+def _rescue(settings: Settings, queues: Sequence[str], child: Child, how: str) -> None:
+    """Hand back what a child held; in a thread of its own."""
+    # What is imported here costs memory, which most supervisors never need.
+    from streamq.broker.rescue import rescue  # noqa: PLC0415
+    from streamq.errors import BrokerError  # noqa: PLC0415
+
+    try:
+        given, buried = rescue(settings, queues, child.consumer, how, child.accused)
+    except BrokerError as error:
+        _log.error("%s died (%s); its lease brings back what it held: %s", child.consumer, how, error)
+    else:
+        _log.error("%s died (%s); handed back the %d tasks it held", child.consumer, how, given)
+        if buried:
+            _log.error("%d of its tasks had seen too many deaths and are dead letters now", buried)

@@ -10,7 +10,7 @@ from streamq.worker.metrics import Counters, Vitals
 
 # A child looks at its streams each second, however busy it is.
 _FRESH_SECONDS = 5.0
-# The supervisor turns twice a second; with Redis away it may wait some seconds for it when it hands back.
+# The supervisor turns twice a second, and may wait for the machine when it starts a child.
 _SUPERVISOR_SECONDS = 30.0
 
 

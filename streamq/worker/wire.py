@@ -35,13 +35,15 @@ def pack_delivery(delivery: Delivery) -> bytes:
     """Say that a delivery is to be run."""
     message = delivery.message
     counts = (delivery.fence, delivery.enqueued_ms, delivery.attempt, delivery.deaths, delivery.since_ms)
-    return pack({"run": [message.id, message.task, message.queue], "counts": counts}, message.args)
+    header = {"run": [message.id, message.task, message.queue], "counts": counts, "options": message.options.decode()}
+    return pack(header, message.args)
 
 
 def unpack_delivery(frame: Frame) -> Delivery:
     """Read what is to be run; where it is pending is the worker's business."""
     task_id, task, queue = frame.header["run"]
-    return Delivery(Message(task_id, task, queue, frame.body), "", b"", *frame.header["counts"])
+    message = Message(task_id, task, queue, frame.body, options=frame.header["options"].encode())
+    return Delivery(message, "", b"", *frame.header["counts"])
 
 
 def pack_outcome(outcome: Outcome, more: Mapping[str, Any]) -> bytes:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from streamq import State, results
+from streamq import State, by, results
 from streamq._redis.keys import GROUP, Keys
 from streamq.broker import blame, calls, rescue
 from streamq.config import Settings, WorkerSettings
@@ -272,7 +272,7 @@ async def retried(stage: Stage) -> None:
 
 async def deadly(stage: Stage) -> None:
     """A worker has died under a task that is known for that, also in a process of its own: it is a dead letter."""
-    too_many = MAX_DEATHS + blame._DEATHS_OF_OTHERS
+    too_many = MAX_DEATHS + blame.DEATHS_OF_OTHERS
     task_id = await stage.enqueue()
     add_again(stage, task_id, "deaths", too_many - 1)
     take_as(stage, "ghost", idle_ms=60_000)
@@ -355,6 +355,7 @@ class Threads:
         result = self.app.result("1", queue="default")
         self.delay = in_thread(self._once.using(task_id="1").delay)
         self.transact = in_thread(self._transact)
+        self.sole = lambda task_id: in_thread(self._once.using(task_id=task_id, unique=by()).delay)()
         self.get = in_thread(result.get)
         self.status = in_thread(result.status)
         self.forget = in_thread(result.forget)
@@ -378,6 +379,7 @@ class Loop:
         result = self.app.result("1", queue="default")
         self.delay = cancelled_once(stage, self._once.using(task_id="1").adelay)
         self.transact = cancelled_once(stage, self._transact)
+        self.sole = lambda one: cancelled_once(stage, self._once.using(task_id=one, unique=by()).adelay)()
         self.get = cancelled_once(stage, result.aget)
         self.status = cancelled_once(stage, result.astatus)
         self.forget = cancelled_once(stage, result.aforget)
@@ -440,6 +442,19 @@ async def transacted(stage: Stage, caller: Threads | Loop) -> None:
     assert stage.module.runs == {"1": 1, "2": 1}
 
 
+async def unique(stage: Stage, caller: Threads | Loop) -> None:
+    """A unique task is enqueued, once more while it waits, and again when it has ended."""
+    for first, second in (("1", "2"), ("3", "4")):
+        result, duplicate = await caller.sole(first), await caller.sole(second)
+        assert (result.id, result.duplicate) == (first, False)
+        assert (duplicate.id, duplicate.duplicate) == (first, True)
+        check_enqueued(stage, first)
+        async with stage.successor():
+            await stage.ended()
+    stage.check()
+    assert stage.module.runs == {"1": 1, "3": 1}
+
+
 async def redriven(stage: Stage, caller: Threads | Loop) -> None:
     """A task that died is redriven; what cannot be is deleted."""
     stage.run(calls.register_queues(Keys("sq"), ["default"]))
@@ -486,7 +501,7 @@ LOOK = ("INFO#2", "CONFIG GET", "forbidden")
 WORKING = {
     plain: (
         *(SET_UP, "INFO", *LOOK, "create_group", "create_group#2", "register_queues", "CLIENT ID", "XREADGROUP"),
-        *("PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
+        *("SUBSCRIBE", "PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
     ),
     heard: ("announce", "announce#2", "announce#3"),
     delayed: ("due", "promote"),
@@ -504,6 +519,7 @@ WORKING = {
 CALLING = {
     called: (SET_UP, "enqueue", "register_queues", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
     transacted: ("enqueue_all", "register_queues"),
+    unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
 }
 # What is made when its worker is stopping already.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from collections import Counter
 
 import pytest
 
@@ -49,6 +50,22 @@ def test_poison_is_told_from_those_around_it(stubborn, start_worker, marked, dea
         assert assert_died(result, dead(), how) >= max_deaths
     assert "is a dead letter now" in worker.log
     assert worker.log.count("handed back the") < 2 * max_deaths
+
+
+def test_poison_among_many_costs_few_deaths(stubborn, start_worker, marked, dead):
+    """All that ran beside it has one death; then they begin a few at a time, so that few are there at the next one."""
+    worker = start_worker(APP, *LONG, "--concurrency", "200")
+    innocents = [stubborn.innocent.delay(*marked) for _ in range(100)]
+    until(lambda: len(starts(marked[0])) == 100)
+    poison = stubborn.poison.delay("segv")
+    until(lambda: worker.log.count("handed back the") == 2, seconds=25)
+    marked[1].touch()
+    deaths = Counter(result.get(timeout=20) for result in innocents)
+    until(dead, seconds=25)
+    assert assert_died(poison, dead(), "signal SIGSEGV") == 3
+    assert worker.log.count("handed back the") == 2
+    assert deaths.keys() <= {1, 2}
+    assert deaths[2] <= 200 // 16
 
 
 def test_one_death_can_be_too_many(stubborn, start_worker, dead, monkeypatch):

@@ -123,6 +123,24 @@ async def test_a_task_that_the_processes_code_does_not_have():
         assert outcome.reason == "unknown task"
 
 
+async def test_only_some_processes_start_at_a_time(monkeypatch):
+    """More would all take longer; and what waits for a start takes a process that has become free meanwhile."""
+    begun: list[int] = []
+
+    class Slow(processes._Process):
+        async def begin(self) -> None:
+            begun.append(1)
+            assert sum(begun) == 1
+            await super().begin()
+            begun.append(-1)
+
+    monkeypatch.setattr(processes, "_Process", Slow)
+    monkeypatch.setattr(processes, "_STARTS_MOST", 1)
+    async with open_pool() as pool:
+        pids = await asyncio.gather(*(pool.value("pid") for _ in range(6)))
+    assert len(set(pids)) < 6
+
+
 # ---- time limits
 
 

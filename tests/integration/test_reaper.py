@@ -120,14 +120,21 @@ async def test_a_sweep_of_a_stream_that_has_vanished(any_server, basic, fleets, 
 class Begun(list):
     """Stands for what runs messages; takes down their ids."""
 
+    def __init__(self):
+        super().__init__()
+        self.holdings = Holdings()
+
     def room(self):
         return 10
 
     def hold(self, deliveries):
-        return deliveries
+        runs = [Run(one, None) for one in deliveries]
+        for run in runs:
+            self.holdings.add(run)
+        return runs
 
-    def begin(self, deliveries):
-        self += [one.message.id for one in deliveries]
+    def begin(self, runs):
+        self += [run.delivery.message.id for run in runs]
 
 
 async def test_what_lay_unread_and_is_anothers_is_not_begun(any_server, basic, fleets, connection):
@@ -135,7 +142,7 @@ async def test_what_lay_unread_and_is_anothers_is_not_begun(any_server, basic, f
     blocked = await fleets("blocked")
     blocked._block_ms = 5000
     begun, counters = Begun(), Counters()
-    fetcher = Fetcher(blocked, begun, Holdings(), Outage(), counters=counters, lease_seconds=0.0)
+    fetcher = Fetcher(blocked, begun, begun.holdings, Outage(), counters=counters, lease_seconds=0.0)
     fetching = asyncio.create_task(fetcher.run())
     await asyncio.to_thread(until, lambda: b"xreadgroup" in connection.client.execute_command("CLIENT", "LIST"))
     first, second = basic.app.enqueue_many([basic.add.s(1, 1), basic.add.s(2, 2)])
@@ -145,8 +152,34 @@ async def test_what_lay_unread_and_is_anothers_is_not_begun(any_server, basic, f
     await fetcher.stop()
     await fetching
     assert begun == [second.id]
+    assert len(begun.holdings) == 1
     assert counters["leases_lost", ""] == 1
     assert [one.forget() for one in (first, second)] == [True, True]
+
+
+async def test_what_lay_unread_is_not_abandoned(any_server, basic, fleets, connection):
+    """A sweep of the worker's own leaves it alone, though its lease has run out: it is about to be run."""
+    fleet = await fleets("blocked")
+    begun, sweeper = Begun(), reaper_of(fleet)
+    sweeper._holdings = begun.holdings
+    result = basic.add.delay(1, 1)
+    keep = fleet.keep
+
+    async def keep_after_a_sweep(deliveries):
+        for stream in fleet.streams:
+            await sweeper.sweep(stream)
+        return await keep(deliveries)
+
+    fleet.keep = keep_after_a_sweep
+    fetcher = Fetcher(fleet, begun, begun.holdings, Outage(), counters=Counters(), lease_seconds=0.0)
+    fetching = asyncio.create_task(fetcher.run())
+    await asyncio.to_thread(until, lambda: begun)
+    await fetcher.stop()
+    await fetching
+    assert begun == [result.id]
+    assert sweeper._counters["reclaimed", ""] == 0
+    assert result.record().deaths == 0
+    assert result.forget()
 
 
 async def come_and_go(fleet, basic):

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from streamq import State, TaskFailed
-from tests.workers import starts, until
+from tests.proxy import Fault, Proxy
+from tests.workers import Worker, starts, until
 
 APP = "tests.apps.basic:app"
 LEASE = 1.0
@@ -169,6 +170,22 @@ def test_a_second_signal_ends_at_once(basic, start_worker, marked):
     assert worker.terminate() == 0
     assert result.status() is State.QUEUED
     result.forget()
+
+
+def test_signals_are_heeded_while_tasks_are_handed_back(server_url, basic):
+    """Though Redis does not answer: the supervisor does not wait for it, nor for long at its end."""
+    with Proxy(server_url) as proxy:
+        worker = Worker(APP, proxy.url)
+        hole = proxy.strike("retire", Fault.HOLE)
+        [child] = worker.children
+        os.kill(child, signal.SIGKILL)
+        until(lambda: hole.struck and worker.children not in ([], [child]))
+        worker.process.terminate()
+        until(lambda: not worker.children, seconds=3)
+        assert "died (signal SIGKILL)" not in worker.log, "it still tries to hand back"
+        assert worker.process.wait(timeout=10) == 0
+        assert "its lease brings back what it held" in worker.log
+        worker.stop()
 
 
 def test_an_orphaned_child_stops(basic, start_worker, marked):

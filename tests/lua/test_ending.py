@@ -11,7 +11,9 @@ from streamq.message import Malformed
 from tests.lua.conftest import ERROR
 
 
-@pytest.mark.parametrize(("state", "field"), [(State.SUCCEEDED, "result"), (State.FAILED, "error")])
+@pytest.mark.parametrize(
+    ("state", "field"), [(State.SUCCEEDED, "result"), (State.FAILED, "error"), (State.EXPIRED, "error")]
+)
 def test_an_outcome_is_committed_in_one_step(q, state, field):
     """State and body are in the record, which expires; entry and pending entry are gone."""
     (delivery,) = q.deliver("1")

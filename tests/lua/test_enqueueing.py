@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamq.broker import calls
+from streamq.broker.signals import Sooner, read_signal
 from streamq.errors import BrokerReset
 from streamq.message import Message
 from tests.lua.conftest import ERROR
@@ -90,16 +91,43 @@ def test_a_stream_without_its_group_takes_messages(q):
 
 
 def test_a_delayed_message_waits_outside_the_stream(q):
-    """Due by the server's clock; the record holds what the entry will need."""
+    """Due by the server's clock, whose ms that has begun counts as over; the record holds what the entry will need."""
     before = q.now()
     q.enqueue("1", delay_ms=60_000)
     after = q.now()
-    assert before <= q.delayed()["1"] - 60_000 <= after
+    assert before <= q.delayed()["1"] - 60_000 <= after + 1
     record = q.record()
     assert before <= int(record.pop("at")) <= after
     assert record == {"state": "delayed", "task": "shop.buy", "args": '["1"]'}
     assert q.ttl_ms() == -1
     assert q.entries(q.ready) == []
+
+
+def test_a_message_can_wait_for_a_moment(q):
+    """What is due is written as it was given, and never added to anything."""
+    moment = q.now() + 90_000
+    q.enqueue("1", delay_ms=-moment)
+    assert q.delayed() == {"1": moment}
+    assert q.record()["state"] == "delayed"
+
+
+@pytest.mark.parametrize("ago_ms", [0, 1, 1_000_000_000_000])
+def test_a_moment_that_has_passed_is_now(q, ago_ms):
+    q.enqueue("1", delay_ms=ago_ms - q.now())
+    assert q.record()["state"] == "queued"
+    assert q.delayed() == {}
+
+
+def test_workers_are_told_what_comes_first(q):
+    """They sleep until the first message is due, so they hear of one that is due before it, and of no other."""
+    with q.listening(q.queue.signals) as next_message:
+        for task_id, delay_ms in (("1", 60_000), ("2", 90_000), ("3", 30_000), ("4", 45_000), ("5", 20_000)):
+            q.enqueue(task_id, delay_ms=delay_ms)
+        assert [read_signal(next_message()[1]) for _ in range(3)] == [
+            Sooner(pytest.approx(seconds, abs=0.002)) for seconds in (60, 30, 20)
+        ]
+        q.redis("PUBLISH", q.queue.signals, "the end")
+        assert next_message()[1] == b"the end"
 
 
 def test_a_known_delayed_message_is_not_put_off(q):
@@ -117,12 +145,12 @@ def test_what_is_due_is_found_in_order_and_in_part(q):
     q.enqueue("3", "1", "2", delay_ms=90_000)
     found = q.run(calls.due(q.queue, 10))
     assert found.task_ids == []
-    assert 50_000 < found.next_ms <= 60_000
+    assert 50_000 < found.next_ms <= 60_001
     for score, one in enumerate(("1", "2", "3"), start=1):
         q.redis("ZADD", q.queue.delayed, score, one)
     found = q.run(calls.due(q.queue, 2))
     assert found.task_ids == ["1", "2"]
-    assert 50_000 < found.next_ms <= 60_000
+    assert 50_000 < found.next_ms <= 60_001
     before = q.everything()
     assert q.run(calls.due(q.queue, 10)).task_ids == ["1", "2", "3"]
     assert q.everything() == before

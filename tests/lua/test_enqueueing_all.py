@@ -16,7 +16,7 @@ ALL = (ORDERS, LATER, MAIL)
 
 
 def enqueue_all(q, *messages):
-    return q.run(batch.enqueue_all(q.keys, messages))
+    return q.run(batch.enqueue_all(q.keys, messages)).queues
 
 
 def test_all_are_where_they_belong(q):

@@ -218,6 +218,29 @@ def test_a_suspect_is_not_buried_for_the_death_of_its_worker(q, any_server):
     assert q.record()["deaths"] == "13"
 
 
+def test_what_had_not_begun_is_not_blamed(q, any_server):
+    """If something else that had a death already had begun; but what is new may have been the cause as well."""
+    settings = Settings(any_server)
+    q.deliver("old", "accused")
+    assert rescue(settings, ["q"], "w-1", "signal SIGSEGV") == (2, 0)
+    _, accused = q.fetch()
+    q.deliver("new")
+    assert rescue(settings, ["q"], "w-1", "signal SIGSEGV", {(accused.stream, accused.entry)}) == (3, 0)
+    assert [q.record(one).get("deaths") for one in ("old", "accused", "new")] == ["1", "2", "1"]
+
+
+def test_another_is_not_accused_for_ever(q, any_server):
+    """One that kills its worker late, when others have just begun, is found in the end."""
+    settings = Settings(any_server)
+    die(q, 1)
+    deaths = []
+    for _ in range(10):
+        q.fetch()
+        rescue(settings, ["q"], "w-1", "signal SIGSEGV", {("another", b"1-1")})
+        deaths.append(q.record()["deaths"])
+    assert deaths == ["1"] * 9 + ["2"]
+
+
 def test_what_is_no_suspect_is_buried_for_the_death_of_its_worker(q, any_server):
     """Where the first death is one too many, nothing ever becomes suspect."""
     settings = Settings(any_server, max_deaths=1)

@@ -45,6 +45,13 @@ def test_a_failure_is_heard_of_with_its_kind_and_without_its_text(q, next_event)
     assert next_event() == {"event": "task.failed", "id": "1", "worker": "w-1", "error": "ValueError"}
 
 
+def test_that_a_task_has_expired_is_heard_of(q, next_event):
+    (delivery,) = q.deliver("1")
+    next_event()
+    q.finish(delivery, state=State.EXPIRED, body=ERROR)
+    assert next_event() == {"event": "task.expired", "id": "1", "worker": "w-1"}
+
+
 @pytest.mark.parametrize(
     "args",
     [b"[NaN,Infinity,-Infinity]", b"[" * 190 + b"]" * 190, b"[1e400]", rb'["\u0000\ud83c\udf75"]', b"null"],

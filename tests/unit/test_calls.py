@@ -16,9 +16,9 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import batch, calls, diagnosis, durability, letters, moving, pausing, reads, server
+from streamq.broker import batch, calls, diagnosis, durability, letters, moving, pausing, reads, schedules, server
 from streamq.lifecycle import Park, State
-from streamq.message import Delivery, Malformed, Message
+from streamq.message import Delivery, Lock, Malformed, Message, Terms
 
 KEYS = Keys("sq")
 QUEUE = KEYS.queue("orders")
@@ -27,6 +27,8 @@ IDS = ["1", "{x}", "}{", "a:{b}:c", "~" * 200]
 MESSAGES = [Message(task_id, "shop.buy", QUEUE.name, b"[]", delay) for delay, task_id in enumerate(IDS)]
 DELIVERIES = [Delivery(message, QUEUE.ready, b"1-%d" % n, n, 1) for n, message in enumerate(MESSAGES)]
 SETTLEMENTS = [calls.Settlement(delivery, State.SUCCEEDED, b"1") for delivery in DELIVERIES]
+DUE = schedules.DueSchedule("nightly", 1000, b"{}", None)
+FIRED = {"task": "shop.buy", "args": b"[]", "next_ms": 2000}
 END = {"done": KEYS.done, "worker": "w", "ttl_ms": 1000}
 
 # For each function that builds a call: the calls it builds, with all kinds of arguments.
@@ -74,6 +76,18 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "departing": [moving.departing(QUEUE, IDS)],
     "arrive": [moving.arrive(QUEUE, "other", [(task_id, 1, [b"state", b"delayed"]) for task_id in IDS])],
     "forward": [moving.forward(QUEUE, [(task_id, arrived) for task_id in IDS]) for arrived in (False, True)],
+    "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
+    "fire": [
+        schedules.fire(QUEUE, DUE, MESSAGES, last="1000", **FIRED),
+        schedules.fire(QUEUE, DUE, [], last="", **FIRED),
+    ],
+    "define_schedule": [schedules.define_schedule(QUEUE, "nightly", b"{}", 1000, since) for since in (None, 500)],
+    "read_schedules": [schedules.read_schedules(QUEUE, ["nightly", "hourly"]), schedules.read_schedules(QUEUE, [])],
+    "resume_schedule": [schedules.resume_schedule(QUEUE, "nightly", 1000)],
+    "remove_schedule": [
+        schedules.remove_schedule(QUEUE, "nightly", declaration)
+        for declaration in (None, schedules.Declaration(b"1 2", 2))
+    ],
     "create_group": [calls.create_group(stream) for stream in QUEUE.all_streams],
     "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
 }
@@ -81,8 +95,13 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
 REGISTER = calls.register_queues(KEYS, ["a", "b"])
 # The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
 OTHERS = [message._replace(queue=f"orders.{number}") for number, message in enumerate(MESSAGES)]
+LOCKED = [message._replace(terms=Terms(Lock("shop.buy:1a", "running", 1000))) for message in MESSAGES]
+SEEN = batch.Put(set(), {}, {position: f"5:{{x}}:{message.id}" for position, message in enumerate(LOCKED)}, {})
 SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
-    "enqueue_all": [batch.enqueue_all(KEYS, MESSAGES), batch.enqueue_all(KEYS, OTHERS), batch.enqueue_all(KEYS, [])],
+    "enqueue_all": [
+        *(batch.enqueue_all(KEYS, messages) for messages in (MESSAGES, OTHERS, [])),
+        *(batch.enqueue_all(KEYS, LOCKED, seen) for seen in (None, SEEN)),
+    ],
 }
 ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
 # The keys of a plain command are where the command has them.
@@ -112,6 +131,8 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "fsync_policy": (durability.fsync_policy(), lambda _: ()),
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
     "newest": (letters.newest(QUEUE), lambda words: words[1:2]),
+    "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
+    "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
 }
 
@@ -130,7 +151,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (batch, calls, diagnosis, durability, letters, moving, pausing, reads, server)
+        for module in (batch, calls, diagnosis, durability, letters, moving, pausing, reads, schedules, server)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -149,7 +170,7 @@ def test_a_script_touches_one_slot(name):
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
     """Three of each message's queue, all in the slot of that queue; with one queue it is one slot, as ever."""
-    one_queue, several, nothing = SEVERAL_QUEUES["enqueue_all"]
+    one_queue, several, nothing, *locked = SEVERAL_QUEUES["enqueue_all"]
     assert slots(keys_of(one_queue)) == {key_slot(b"orders")}
     assert keys_of(nothing) == []
     keys = keys_of(several)
@@ -158,6 +179,9 @@ def test_a_transaction_touches_the_keys_of_its_messages_alone():
         queue = KEYS.queue(message.queue)
         assert three == [queue.ready, queue.delayed, queue.record(message.id)]
         assert slots(three) == {key_slot(message.queue.encode())}
+    for call in locked:
+        assert len(keys_of(call)) == 7 * len(LOCKED)
+        assert slots(keys_of(call)) == {key_slot(b"orders")}
 
 
 @pytest.mark.parametrize("name", ALL_SCRIPT_CALLS)
@@ -188,6 +212,7 @@ def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
     of_operators = {"letters", "redrive", "measure", "pause", "depart", "depart_later"}
+    of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
@@ -207,6 +232,7 @@ def test_queues_with_similar_names_share_nothing():
             queue.dead,
             queue.paused,
             queue.moving,
+            *queue.timetable,
             queue.record("1"),
             keys.queues,
         )
@@ -229,7 +255,7 @@ _KEY_SECOND = {"XGROUP", "XINFO"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
     "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "SADD", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
-    "PERSIST", "SET", "XDEL", "XLEN", "XPENDING", "XRANGE", "ZADD", "ZCARD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
+    "GET", "PERSIST", "SET", "XDEL", "XLEN", "XPENDING", "XRANGE", "ZADD", "ZCARD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 
 
@@ -238,8 +264,8 @@ def source(name: str) -> str:
 
 
 def code(name: str) -> str:
-    """Return a script, whole, without its comments."""
-    return re.sub(r"--.*", "", scripts.load(name).text)
+    """Return a script, whole, without its comments, and without brackets that are text."""
+    return re.sub(r"--.*", "", scripts.load(name).text).replace("'('", "'<'")
 
 
 def split(words: str) -> list[str]:
@@ -287,13 +313,18 @@ def test_a_script_uses_the_keys_it_was_given(name):
         assert key in held or re.fullmatch(r"KEYS\[\w+\]", key), f"{command} {key}"
 
 
+# How many keys the functions of scripts take, which come first.
+SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
+SHARED |= {"replace": 2, "stow": 1, "unstow": 1}
+
+
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_shared_function_is_given_a_key_of_the_script(name):
     """What the functions call ``record``, or another key, is what their callers have from KEYS."""
     text = code(name)
     for words in re.findall(r"^(?!.*function).*\b(?:settle|write_dead)\((.*)\)", text, re.MULTILINE):
         assert split(words)[0] in keys_in(text)
-    for function, number in {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "stow": 1, "unstow": 1}.items():
+    for function, number in SHARED.items():
         for words in re.findall(rf"^(?!.*function).*\b{function}\((.*)\)", text, re.MULTILINE):
             assert set(split(words)[:number]) <= keys_in(text)
 
@@ -323,5 +354,6 @@ def test_no_script_uses_what_loses_tasks_or_takes_long(name):
 def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
-    makes_work = name in {"enqueue", "enqueue_all", "redrive", "depart", "depart_later", "arrive"}
+    makes_work = name in {"enqueue", "enqueue_all", "redrive", "fire", "define_schedule", "resume_schedule"}
+    makes_work |= name in {"depart", "depart_later", "arrive"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})

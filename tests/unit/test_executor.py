@@ -19,6 +19,7 @@ from streamq.config import WorkerSettings
 from streamq.errors import TaskTimeout
 from streamq.lifecycle import Abandoned, Died, Failed, Succeeded, Unroutable
 from streamq.message import Delivery, Message
+from streamq.worker import trial
 from streamq.worker.executor import Executor
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import Pace
@@ -47,6 +48,7 @@ class Bench:
     ) -> None:
         self.holdings = Holdings()
         self.outcomes: dict[str, object] = {}
+        self.said: list[dict[str, object]] = []
         self.executor = Executor(
             app.tasks,
             "state",
@@ -55,6 +57,7 @@ class Bench:
             processes=processes or ProcessPool(PoolSettings({})),
             settings=replace(app.settings, max_result=max_result, max_payload=max_payload, max_deaths=max_deaths),
             worker=WorkerSettings(**{"threads": 2, "pool_processes": 2, **worker}),
+            say=lambda **message: self.said.append(message),
         )
         self._count = 0
 
@@ -600,6 +603,66 @@ async def test_before_the_last_death_a_task_runs_alone(make_bench, max_deaths, d
     outcomes = await bench.settled()
     assert list(outcomes.values()) == ([Succeeded(b"0")] * 2 if alone else [Succeeded(b"3"), Succeeded(b"9")])
     assert bench.executor.busy == 0
+
+
+def told(bench: Bench, what: str) -> list[str]:
+    """Name the deliveries of which the supervisor was told this."""
+    return [message["trial"][2] for message in bench.said if message["trial"][0] == what]
+
+
+async def test_what_comes_back_after_a_death_begins_a_few_at_a_time(make_bench):
+    """Or the next death would hit all of it; the supervisor knows what has begun. What is new does not wait."""
+    bench = make_bench()
+    ids = [with_deaths(bench, "wait", 1) for _ in range(9)]
+    assert bench.executor.busy == len(told(bench, "begun")) == 6, "a sixteenth of 100 and 2"
+    assert told(bench, "begun") == [f"1-{task_id}" for task_id in ids[:6]]
+    (new,) = bench.accept("wait")
+    assert bench.executor.busy == 7
+    await bench.cut(ids[0], new)
+    await eventually(lambda: told(bench, "begun")[6:] == [f"1-{ids[6]}"])
+    assert told(bench, "over") == [f"1-{ids[0]}"]
+    assert [run.delivery.message.id for run in bench.executor.take_waiting()] == ids[7:]
+    for task_id in ids[7:]:
+        bench.holdings.drop(bench.run(task_id))
+    await bench.cut(*ids[1:7])
+    await bench.settled()
+    assert bench.executor.busy == 0
+    assert len(told(bench, "over")) == 7
+
+
+async def test_what_goes_on_for_a_while_after_a_death_lets_others_begin(make_bench, monkeypatch):
+    """As many long tasks as before run again after some seconds; no more than there are places."""
+    monkeypatch.setattr(trial, "_YOUNG_SECONDS", 0.01)
+    bench = make_bench(concurrency=10)
+    ids = [with_deaths(bench, "wait", 1) for _ in range(12)]
+    assert bench.executor.busy == 4
+    await eventually(lambda: len(told(bench, "grown")) == 10)
+    assert bench.executor.busy == 10
+    assert bench.executor.room() <= 0
+    await bench.cut(*ids[:2])
+    await eventually(lambda: bench.executor.busy == 10 and len(told(bench, "begun")) == 12)
+    await bench.cut(*ids[2:])
+    await bench.settled()
+    assert set(told(bench, "over")) == {f"1-{task_id}" for task_id in ids}
+
+
+async def test_a_full_kind_does_not_hold_up_another_after_a_death(make_bench):
+    """Nor does what has been lost meanwhile."""
+    bench = make_bench(threads=1)
+    (blocking,) = bench.accept("until_lost_in_thread")
+    in_thread = [with_deaths(bench, "square", 1, 2) for _ in range(6)]
+    lost = bench.run(in_thread[0])
+    lost.lost = True
+    bench.executor.cancel(lost)
+    on_loop = with_deaths(bench, "add", 1, 1, 1)
+    await eventually(lambda: on_loop in bench.outcomes)
+    assert bench.executor.busy == 1
+    bench.run(blocking).lost = True
+    assert await bench.settled() == {
+        blocking: Succeeded(b"true"),
+        on_loop: Succeeded(b"2"),
+        **dict.fromkeys(in_thread[1:], Succeeded(b"4")),
+    }
 
 
 async def test_suspects_have_places_of_their_own(make_bench):

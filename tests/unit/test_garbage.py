@@ -28,6 +28,7 @@ async def test_runs_leave_no_cycles(app: StreamQ):
         processes=ProcessPool(PoolSettings({})),
         settings=app.settings,
         worker=WorkerSettings(),
+        say=lambda **_: None,
     )
 
     async def run(count: int) -> None:

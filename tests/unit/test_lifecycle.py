@@ -11,6 +11,7 @@ from streamq.lifecycle import (
     Bury,
     Complete,
     Died,
+    Expired,
     Failed,
     FailedForNow,
     Outcome,
@@ -40,6 +41,7 @@ def delivery(*, fence: int = 0, age_ms: int = 0) -> Delivery:
         (Succeeded(b"1"), Complete(State.SUCCEEDED, b"1")),
         (Failed(b"{}"), Complete(State.FAILED, b"{}")),
         (FailedForNow(b"{}", 2.5), Park(2.5, "retry", 2, b"{}")),
+        (Expired(b"{}"), Complete(State.EXPIRED, b"{}")),
         (Rejected(b"{}", "no tea"), Bury(b"{}", "no tea")),
         (Unroutable(b"{}", "unknown task"), Park(1.0, "unknown task", 1)),
         (Abandoned(), Release()),
@@ -88,4 +90,5 @@ def test_who_is_suspect(deaths, most, suspect):
 
 
 def test_states_that_are_the_end():
-    assert {state for state in State if state.ended} == {State.SUCCEEDED, State.FAILED, State.DEAD}
+    ends = {State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED}
+    assert {state for state in State if state.ended} == ends

@@ -1,15 +1,23 @@
 -- Puts one new message on its queue, now or when its time comes; false if its id has a record already.
+-- A delay below 0 is a moment: the negative of the Redis time, ms, at which the message is due.
 local function put(stream, delayed, record, channels, queue, id, task, args, delay, options)
   if redis.call('HEXISTS', record, 'state') == 1 then
     local state = redis.call('HGET', record, 'state')
     redis.call('HSET', record, 'state', state) -- a write, for WAIT to wait for: the first may not have arrived
     return false
   end
-  if delay > 0 then
-    redis.call('ZADD', delayed, now + delay, id)
+  -- Not even a part of a ms too early: now is the ms that has begun.
+  local due = delay < 0 and -delay or delay > 0 and time[1] * 1000 + math.ceil(time[2] / 1000) + delay or 0
+  if due > now then
+    redis.call('ZADD', delayed, due, id)
     redis.call('HSET', record, 'state', 'delayed', 'task', task, 'args', args, 'at', now)
     if options ~= '' then redis.call('HSET', record, 'more', cjson.encode({ 'options', options })) end
-    if listening then tell(channels, queue, task, id, 'delayed', { due = now + delay }) end
+    -- Workers sleep until the first one is due. Should they not hear of this, they look every second.
+    local before = string.format('(%.0f', due)
+    if not redis.call('ZRANGEBYSCORE', delayed, '-inf', before, 'LIMIT', 0, 1)[1] then
+      redis.pcall('PUBLISH', delayed, due - now)
+    end
+    if listening then tell(channels, queue, task, id, 'delayed', { due = due }) end
   else
     local entry
     if options == '' then

@@ -1,7 +1,7 @@
 #!lua
 -- Puts new messages of one level on a queue. An id that has a record is left as it is, so sending again is safe.
 -- KEYS: stream of the level, delayed set, then a record for each message
--- ARGV: group, event channels, queue, then for each message: id, task, args, delay in ms, options
+-- ARGV: group, event channels, queue, then for each message: id, task, args, delay in ms (see put), options
 -- Returns 1 if the queue is new, else 0; if some messages were there already, a list of that and their positions.
 --@include events
 --@include level

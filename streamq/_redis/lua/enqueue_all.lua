@@ -1,44 +1,60 @@
 #!lua
 -- Puts new messages on their queues, all or none: looks first whether anything could fail. An id that has a record is
 -- left as it is, so sending again is safe. Of all scripts the only one whose keys may be of several queues.
--- KEYS: for each message: stream of its level, delayed set, record
--- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms, options
+-- KEYS: for each message: stream of its level, delayed set, record, then what its terms bring
+--       (lock: the lock, and of its holder, as far as it is known: record, level's stream, returned stream)
+-- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms (see put), options,
+--       terms (empty: none; else JSON: the types of the keys that they bring, then each with the place of its first)
 -- Returns the positions of the messages whose queues are new, or whose ids have records already: the reply that said
--- that the queue is new may have got lost.
+-- that the queue is new may have got lost; of messages whose lock is held: position and holder's id, one by one;
+-- and of messages whose lock may be held: position and what the lock holds: then nothing was put.
 --@include events
 --@include level
 --@include put
-if #KEYS == 0 then return {} end
--- The server has checked that all keys may be used, but neither commands nor channels.
-local function find_forbidden()
-  for _, command in ipairs({ 'EXISTS', 'HEXISTS', 'HSET', 'TYPE', 'XADD', 'ZADD' }) do
-    if not redis.acl_check_cmd(command, KEYS[1], '*', 'a', 'b') then return command end
-  end
-  if not redis.acl_check_cmd('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') then return 'XGROUP' end
-  for at = 2, listening and #ARGV or 0, 7 do
-    local channel = ARGV[at] .. ARGV[at + 3] .. ':' .. (tonumber(ARGV[at + 5]) > 0 and 'delayed' or 'queued')
-    if not redis.acl_check_cmd('PUBLISH', channel, '') then return 'PUBLISH to ' .. channel end
-  end
+--@include refuse
+--@include lock
+if #KEYS == 0 then return { {}, {}, {} } end
+local group, messages, at, locks = ARGV[1], {}, 1, {}
+local channels = {}
+for word = 2, #ARGV, 8 do
+  local terms = ARGV[word + 7] ~= '' and cjson.decode(ARGV[word + 7]) or { brings = {} }
+  messages[#messages + 1] = { at = at, word = word, brings = terms.brings, lock = terms.lock }
+  at = at + 3 + #terms.brings
+  if terms.lock then locks = lock_commands end
+  channels[#channels + 1] = ARGV[word] .. ARGV[word + 3] .. (tonumber(ARGV[word + 5]) ~= 0 and ':delayed' or ':queued')
 end
-local forbidden = find_forbidden()
+local commands = { 'EXISTS', 'HEXISTS', 'HSET', 'TYPE', 'XADD', 'ZADD', 'ZRANGEBYSCORE' }
+local forbidden = find_forbidden(commands, locks) or find_forbidden_channel(channels)
 if forbidden then return redis.error_reply('NOPERM this user has no permissions for ' .. forbidden) end
-local needed = { 'hash', 'stream', 'zset' } -- of the third, first and second key of a message
-for i = 1, #KEYS do
-  local kind, need = redis.call('TYPE', KEYS[i]).ok, needed[i % 3 + 1]
-  if kind ~= need and kind ~= 'none' then
-    return redis.error_reply('WRONGTYPE ' .. KEYS[i] .. ' is a ' .. kind .. ' and no ' .. need)
-  end
+for _, message in ipairs(messages) do
+  local wrong = find_mistyped(message.at, { 'stream', 'zset', 'hash', unpack(message.brings) })
+  if wrong then return redis.error_reply('WRONGTYPE ' .. wrong) end
 end
-local noted = {}
-for i = 1, #KEYS, 3 do
-  local stream, delayed, record, at = KEYS[i], KEYS[i + 1], KEYS[i + 2], (7 * i - 1) / 3
-  local channels, queue, id, task, args, delay, options = unpack(ARGV, at, at + 6)
+local asked = find_holders(messages, group)
+if #asked > 0 then return { {}, {}, asked } end
+
+local noted, held = {}, {}
+for n, message in ipairs(messages) do
+  local at, lock_at, holder_at = message.at, message.at + (message.lock and message.lock.place or 0), message.holder_at
+  local stream, delayed, record, lock = KEYS[at], KEYS[at + 1], KEYS[at + 2], KEYS[lock_at]
+  local channels, queue, id, task, args, delay, options = unpack(ARGV, message.word, message.word + 6)
   if redis.call('EXISTS', stream) == 0 then
-    redis.call('XGROUP', 'CREATE', stream, ARGV[1], '0', 'MKSTREAM')
-    noted[#noted + 1] = (i - 1) / 3
+    redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
+    noted[#noted + 1] = n - 1
   end
-  if not put(stream, delayed, record, channels, queue, id, task, args, tonumber(delay), options) then
-    noted[#noted + 1] = (i - 1) / 3
+  delay = tonumber(delay)
+  if message.holder then
+    local holder = KEYS[holder_at]
+    if message.lock.rule == 'delayed' then
+      replace(delayed, holder, channels, queue, message.holder, task, args, delay, options, message.lock)
+    end
+    local value = redis.call('GET', lock)
+    write(lock, delayed, value, message.holder, message.lock)
+    held[#held + 1], held[#held + 2] = n - 1, message.holder
+  elseif not put(stream, delayed, record, channels, queue, id, task, args, delay, options) then
+    noted[#noted + 1] = n - 1
+  elseif message.lock then
+    write(lock, delayed, message.lock.value, id, message.lock, true)
   end
 end
-return noted
+return { noted, held, asked }

@@ -14,7 +14,7 @@ from tests.chaos.stage import Case, Stage
 
 LEASE = 1.5
 NAMED = 1.8  # seconds after which the log has named who blocks the loop
-TAKEN_OVER = LEASE + 1.4 + 0.3  # the longest pause between two sweeps
+TAKEN_OVER = LEASE + 1.4 + 1.0  # the longest pause between two sweeps; what runs when it begins must end
 EACH, LONG = 20, 3  # tasks that block in one way, and how many of them do so for long
 
 
@@ -43,11 +43,17 @@ def run(case: Case) -> Report:
 def _orders(stage: Stage, how: str) -> list[Order]:
     """Make tasks that block in this way: for how long, and for how long when they are delivered again."""
     rnd = stage.random
-    long = TAKEN_OVER if how == "regex" else NAMED + rnd.uniform(0, 0.4)
-    times = [(long, long), *[(long, 0.0)] * (LONG - 1)]  # the first is as bad each time
-    times += [(short, short) for short in (rnd.uniform(0.05, 0.3) for _ in range(EACH - LONG))]
-    first, *others = times
-    return [Order("blocking", (how, *one)) for one in (first, *rnd.sample(others, len(others)))]
+    shorts = [rnd.uniform(0.05, 0.3) for _ in range(EACH - LONG)]
+    if how == "regex":
+        # Only the first of the long ones is as bad each time. They come last: of processes whose interpreter is kept
+        # again and again none would be free to take them over.
+        times = [*((short, short) for short in shorts), (TAKEN_OVER, TAKEN_OVER), *[(TAKEN_OVER, 0.0)] * (LONG - 1)]
+    else:
+        # Delivered again, they are as bad: they may have lain unread behind another, and not been run at all.
+        long = NAMED + rnd.uniform(0, 0.4)
+        others = [*[long] * (LONG - 1), *shorts]
+        times = [(one, one) for one in (long, *rnd.sample(others, len(others)))]
+    return [Order("blocking", (how, *one)) for one in times]
 
 
 def _judge(stage: Stage, report: Report, tasks: dict[str, tuple[str, float, float]], logs: str) -> None:
