@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         WorkerDied,
     )
     from streamq.lifecycle import State
+    from streamq.limits import Limit
     from streamq.results import AsyncResult
     from streamq.retry import Retry
     from streamq.schedule.rules import cron, every
@@ -60,6 +61,7 @@ __all__ = [
     "ConfigError",
     "Context",
     "EncodeError",
+    "Limit",
     "MissingExtra",
     "NoCurrentTask",
     "NotDurable",
@@ -98,6 +100,7 @@ _HOMES = {
     "Retry": "retry",
     "Context": "context",
     "Schedule": "timetable",
+    "Limit": "limits",
     "Signature": "tasks",
     "State": "lifecycle",
     "StreamQ": "app",

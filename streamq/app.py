@@ -13,6 +13,7 @@ from streamq.broker.producer import Broker
 from streamq.config import Durability, Settings
 from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
+from streamq.limits import Limit
 from streamq.queues import Queues
 from streamq.results import AsyncResult
 from streamq.tasks import Signature, Task, make_current
@@ -40,6 +41,7 @@ class StreamQ:
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters. The last
             time it runs in a process of its own, so that no other task is blamed.
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
+        queue_limits: of queues, by their names, how often and how many at a time their tasks may begin.
         durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas to have
             the message, ``fsync`` for its disk to have it. Where Redis cannot confirm that, the enqueue is an error.
 
@@ -59,6 +61,7 @@ class StreamQ:
         max_result: int = Settings.max_result,
         max_deaths: int = Settings.max_deaths,
         unknown_task_ttl: float = Settings.unknown_task_ttl,
+        queue_limits: Mapping[str, Limit] | None = None,
         durability: Durability = Settings.durability,
     ) -> None:
         given: dict[str, Any] = {} if url is None else {"url": url}
@@ -70,6 +73,7 @@ class StreamQ:
             max_result=max_result,
             max_deaths=max_deaths,
             unknown_task_ttl=unknown_task_ttl,
+            queue_limits=queue_limits or {},
             durability=durability,
         )
         self.broker = Broker(self.settings)

@@ -6,10 +6,12 @@ import math
 import os
 import re
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
 from streamq.errors import ConfigError
+from streamq.limits import Limit, check_queue_limits
 
 DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_QUEUE = "default"
@@ -99,6 +101,7 @@ class Settings:
             ``fsync`` for its disk.
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters.
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
+        queue_limits: limits of whole queues, by their names.
     """
 
     url: str = field(default_factory=lambda: os.environ.get("STREAMQ_URL") or DEFAULT_URL)
@@ -109,6 +112,7 @@ class Settings:
     durability: Durability = "async"
     max_deaths: int = 3
     unknown_task_ttl: float = 24 * 3600.0
+    queue_limits: Mapping[str, Limit] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)
@@ -118,6 +122,7 @@ class Settings:
         check_durability(self.durability)
         _check_number("max_deaths", self.max_deaths, least=1, whole=True)
         _check_number("unknown_task_ttl", self.unknown_task_ttl, least=0, whole=False)
+        object.__setattr__(self, "queue_limits", check_queue_limits(self.queue_limits))
 
 
 def _host_name() -> str:

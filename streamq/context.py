@@ -12,10 +12,21 @@ from streamq.message import Delivery
 from streamq.sending import read_steering
 
 
+class Weighed(Protocol):
+    """What knows how to say what a run has weighed."""
+
+    def settle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool: ...  # noqa: D102
+
+    async def asettle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool: ...  # noqa: D102
+
+
 class Lease(Protocol):
     """What is known of the lease of a run while it goes on."""
 
     lost: bool
+
+    @property
+    def task(self) -> Weighed | None: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +58,7 @@ class Context:
     deaths: int = 0
     scheduled_for: datetime | None = None
     _lease: Lease | None = field(default=None, repr=False, compare=False)
+    _delivery: Delivery | None = field(default=None, repr=False, compare=False)
 
     @property
     def idempotency_key(self) -> str:
@@ -57,6 +69,32 @@ class Context:
     def lease_lost(self) -> bool:
         """The task has gone to another worker: whatever this run comes to will be refused, so it may as well end."""
         return self._lease is not None and self._lease.lost
+
+    def settle(self, units: float, limit: str | None = None) -> bool:
+        """Say how many units of a limit's rate this run really took, in place of the `weight` it began with.
+
+        Said again, it is the last that counts. In a plain call, which no limit holds up, nothing happens.
+
+        Args:
+            units: 0 or more.
+            limit: the limit's name; None: the one limit of the task that has a weight.
+
+        Returns:
+            Whether that counts; not if the task has gone to another worker.
+
+        Raises:
+            ConfigError: the task has no such limit, or units are no number.
+            BrokerUnavailable: Redis did not answer; saying it again is safe.
+        """
+        task = self._lease.task if self._lease is not None else None
+        return task is not None and self._delivery is not None and task.settle_weight(self._delivery, units, limit)
+
+    async def asettle(self, units: float, limit: str | None = None) -> bool:
+        """Say how many units of a limit's rate this run really took, as `settle` does."""
+        task = self._lease.task if self._lease is not None else None
+        if task is None or self._delivery is None:
+            return False
+        return await task.asettle_weight(self._delivery, units, limit)
 
     def retry(self, countdown: float | None = None, reason: str | None = None) -> NoReturn:
         """End this run, and have the task run again later. It counts as an attempt.
@@ -106,6 +144,7 @@ def context_of(delivery: Delivery, state: Any, lease: Lease | None = None) -> Co
         deaths=delivery.deaths,
         scheduled_for=_scheduled_for(message.options) if message.options else None,
         _lease=lease,
+        _delivery=delivery,
     )
 
 

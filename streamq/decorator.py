@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from datetime import datetime
-from functools import partial
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
@@ -14,11 +12,15 @@ from streamq.broker.producer import Broker
 from streamq.config import DEFAULT_LEVEL, DEFAULT_QUEUE, check_priority
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
+from streamq.limits import Limit, Of, limits_of_task
 from streamq.message import Message
+from streamq.naming import default_name
+from streamq.options import TaskOptions
 from streamq.retry import Retry, make_policy
 from streamq.schedule.plan import Missed, check_missed, check_schedule, declared
 from streamq.schedule.rules import Rule
-from streamq.tasks import AsyncTask, SyncTask, Task, TaskOptions, default_name
+from streamq.sending import Turns
+from streamq.tasks import AsyncTask, SyncTask, Task
 from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
@@ -42,6 +44,11 @@ class _Options(TypedDict, total=False):
     discard_on: tuple[type[BaseException], ...]
     expires: float | datetime | None
     raises: tuple[type[BaseException], ...]
+    rate_limit: str | None
+    concurrency: int | None
+    limits: Sequence[Limit]
+    ordering_key: Of | None
+    fairness_key: Of | None
     unique: By | None
     debounce: By | None
     throttle: By | None
@@ -138,27 +145,7 @@ class TaskMaker:
         **options: Unpack[_Options],
     ) -> _Decorator: ...
     def __call__(
-        self,
-        function: Callable[..., Any] | None = None,
-        /,
-        *,
-        name: str | None = None,
-        queue: str = DEFAULT_QUEUE,
-        priority: int = DEFAULT_LEVEL,
-        timeout: float | None = None,
-        hard_timeout: float | None = None,
-        pool: Literal["process"] | None = None,
-        retry: Retry | int | None = None,
-        retry_on: tuple[type[BaseException], ...] | None = None,
-        discard_on: tuple[type[BaseException], ...] = (),
-        expires: float | datetime | None = None,
-        raises: tuple[type[BaseException], ...] = (),
-        unique: By | None = None,
-        debounce: By | None = None,
-        throttle: By | None = None,
-        schedule: Rule | Iterable[Rule] | None = None,
-        missed: Missed = "one",
-        bind: bool = False,
+        self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Unpack[_Options]
     ) -> Any:
         """Make a task of a function; with or without options.
 
@@ -179,6 +166,12 @@ class TaskMaker:
             expires: seconds from the enqueue on, or a moment, after which no run begins any more, unless a call says
                 otherwise; see `streamq.tasks.Task.using`.
             raises: exception types that come back to the caller as themselves, and are logged without traceback.
+            rate_limit: so many runs may begin in a time, in all workers together: ``100/m``, ``10/s``, ``1000/h``.
+            concurrency: so many may run at a time, in all workers together.
+            limits: more of that, by a key, by weight, or shared with other tasks of the queue; see `Limit`.
+            ordering_key: calls for which this is the same run one after another, in the order of their enqueueing: the
+                name of a parameter, or a function of the arguments by name.
+            fairness_key: calls for which this is different take turns: such a name or function.
             unique: ``by("user_id")``: a call that is the same as one that has not ended is not enqueued; see
                 `streamq.uniqueness.by` for what is the same and how long. The enqueue returns the result of the first,
                 with ``duplicate``.
@@ -194,35 +187,67 @@ class TaskMaker:
             TaskNameClash: another function has the name.
             ConfigError: an option cannot be used.
         """
-        options = TaskOptions(
-            name=name or "",
-            queue=queue,
-            priority=check_priority(priority),
-            timeout=timeout,
-            hard_timeout=hard_timeout,
-            pool=pool,
-            retry=make_policy(retry, retry_on, discard_on),
-            expires=expires,
-            raises=tuple(raises),
-            only_one=choose(unique, debounce, throttle),
-            schedule=check_schedule(schedule),
-            missed=check_missed(missed),
-            bind=bind,
-        )
-        return partial(self._make, options) if function is None else self._make(options, function)
 
-    def _make(self, options: TaskOptions, function: Callable[..., Any]) -> Task[..., Any]:
-        if not inspect.isfunction(function):
-            raise ConfigError(f"@task needs a function, not {function!r}")
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
-        options = replace(options, name=options.name or default_name(function))
-        _check(options)
-        kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-        task: Task[..., Any] = kind(function, options, self._broker)
-        _check_schedule(task)
-        self._registry.add(task)
-        return task
+        def decorate(function: Callable[..., Any]) -> Task[..., Any]:
+            if not inspect.isfunction(function):
+                raise ConfigError(f"@task needs a function, not {function!r}")
+            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+                raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
+            kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
+            task: Task[..., Any] = kind(function, _checked(function, bind=bind, **options), self._broker)
+            task.turns.check_parameters(list(task.call_codec.signature.parameters))
+            _check_schedule(task)
+            self._registry.add(task)
+            return task
+
+        return decorate if function is None else decorate(function)
+
+
+def _checked(
+    function: Callable[..., Any],
+    *,
+    bind: bool,
+    name: str | None = None,
+    queue: str = DEFAULT_QUEUE,
+    priority: int = DEFAULT_LEVEL,
+    timeout: float | None = None,
+    hard_timeout: float | None = None,
+    pool: Literal["process"] | None = None,
+    retry: Retry | int | None = None,
+    retry_on: tuple[type[BaseException], ...] | None = None,
+    discard_on: tuple[type[BaseException], ...] = (),
+    expires: float | datetime | None = None,
+    raises: tuple[type[BaseException], ...] = (),
+    rate_limit: str | None = None,
+    concurrency: int | None = None,
+    limits: Sequence[Limit] = (),
+    ordering_key: Of | None = None,
+    fairness_key: Of | None = None,
+    unique: By | None = None,
+    debounce: By | None = None,
+    throttle: By | None = None,
+    schedule: Rule | Iterable[Rule] | None = None,
+    missed: Missed = "one",
+) -> TaskOptions:
+    name = name or default_name(function)
+    options = TaskOptions(
+        name=name,
+        queue=queue,
+        priority=check_priority(priority),
+        timeout=timeout,
+        hard_timeout=hard_timeout,
+        pool=pool,
+        retry=make_policy(retry, retry_on, discard_on),
+        expires=expires,
+        raises=tuple(raises),
+        only_one=choose(unique, debounce, throttle),
+        schedule=check_schedule(schedule),
+        missed=check_missed(missed),
+        turns=Turns(name, limits_of_task(name, rate_limit, concurrency, limits), ordering_key, fairness_key),
+        bind=bind,
+    )
+    _check(options)
+    return options
 
 
 def _check(options: TaskOptions) -> None:

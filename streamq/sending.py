@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, TypedDict
 
 from streamq.config import DEFAULT_LEVEL, Durability
 from streamq.errors import ConfigError
+from streamq.limits import Limit, Of, check_key, claims_of, key_of
+from streamq.message import Terms
 from streamq.uniqueness import By
 
 _LONGEST_SECONDS = 100 * 365.25 * 24 * 3600
@@ -25,6 +28,8 @@ class SendOptions(TypedDict, total=False):
     expires: float | datetime | None
     durability: Durability | None
     priority: int | None
+    ordering_key: str | None
+    fairness_key: str | None
     unique: By | None
     debounce: By | None
     throttle: By | None
@@ -126,3 +131,90 @@ def _moment_ms(name: str, moment: datetime) -> int:
             " .replace(tzinfo=ZoneInfo('Europe/Berlin'))"
         )
     return math.ceil(round(moment.timestamp() * 1000, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """What makes calls of a task wait for their turn.
+
+    Attributes:
+        task: its name.
+        limits: how often, and how many at a time, runs may begin in all workers together.
+        ordering_key: calls for which this is the same run one after another; None: they do not.
+        fairness_key: calls for which this is different take turns; None: they do not.
+    """
+
+    task: str
+    limits: tuple[Limit, ...] = ()
+    ordering_key: Of | None = None
+    fairness_key: Of | None = None
+
+    def chosen(self, ordering_key: str | None, fairness_key: str | None) -> Turns:
+        """Make those of a sender that has chosen keys; None: they stay as they are.
+
+        Raises:
+            ConfigError: one is no text, or empty.
+        """
+        if ordering_key is None and fairness_key is None:
+            return self
+        order = self.ordering_key if ordering_key is None else _Fixed(check_key("ordering_key", ordering_key))
+        fairness = self.fairness_key if fairness_key is None else _Fixed(check_key("fairness_key", fairness_key))
+        return replace(self, ordering_key=order, fairness_key=fairness)
+
+    def check(self, delay_ms: int) -> None:
+        """See that a delay goes with them.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        if delay_ms and self.ordering_key is not None:
+            raise ConfigError(
+                f"task {self.task}: a call with an ordering_key can have no countdown: all behind it would have to wait"
+            )
+
+    def check_parameters(self, parameters: Sequence[str]) -> None:
+        """See that the parameters exist from which something is taken.
+
+        Raises:
+            ConfigError: one does not.
+        """
+        asked = [("ordering_key", self.ordering_key), ("fairness_key", self.fairness_key)]
+        asked += [pair for one in self.limits for pair in (("by", one.by), ("weight", one.weight))]
+        for what, of in asked:
+            if isinstance(of, str) and of not in parameters:
+                known = ", ".join(parameters) or "none"
+                raise ConfigError(f"task {self.task}: {what}={of!r} is none of its parameters: {known}")
+
+    @property
+    def are_asked(self) -> bool:
+        """Whether they need something of each call."""
+        given = self.ordering_key is not None or self.fairness_key is not None
+        return given or any(one.asks for one in self.limits)
+
+    def of_call(self, arguments: Mapping[str, Any], steering: Steering, terms: Terms) -> tuple[Steering, Terms | None]:
+        """Add what workers, and the enqueue itself, are to heed of a call.
+
+        Args:
+            arguments: those of the call, by name.
+            steering: what else workers are to heed.
+            terms: what else the enqueue is.
+
+        Raises:
+            ConfigError: a weight cannot be used.
+        """
+        order = None if self.ordering_key is None else key_of(self.ordering_key, arguments)
+        fairness = None if self.fairness_key is None else key_of(self.fairness_key, arguments)
+        claims = claims_of(self.task, self.limits, arguments)
+        terms = terms._replace(order=order, fairness=fairness)
+        steering = replace(steering, ordering_key=order, fairness_key=fairness, limits=claims)
+        return steering, None if terms == Terms() else terms
+
+
+@dataclass(frozen=True, slots=True)
+class _Fixed:
+    """Gives the key that a sender has chosen, whatever the arguments."""
+
+    key: str
+
+    def __call__(self, _arguments: Mapping[str, object]) -> object:
+        return self.key

@@ -8,27 +8,24 @@ from __future__ import annotations
 import functools
 import inspect
 import os
-import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.producer import Broker
+from streamq.broker.turns import weighed_stake
 from streamq.codec import CallCodec, ResultCodec
 from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
 from streamq.message import Delivery, Message, Terms
+from streamq.options import TaskOptions
 from streamq.picking import lock_of
 from streamq.results import AsyncResult
-from streamq.retry import Retry
-from streamq.schedule.plan import Missed
-from streamq.schedule.rules import Rule
 from streamq.sending import SendOptions, delay_of, expiry_of
-from streamq.uniqueness import By, OnlyOne, choose
+from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,51 +38,6 @@ def new_task_id() -> str:
     value = value & ~(0x3 << 62) | 0x2 << 62
     digits = f"{value:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def default_name(function: Callable[..., Any]) -> str:
-    """Name a task ``module.function``; a script is named as it would be if a worker imported it."""
-    module = function.__module__
-    if module == "__main__":
-        main = sys.modules["__main__"]
-        spec, path = getattr(main, "__spec__", None), getattr(main, "__file__", None)
-        module = spec.name if spec else Path(path).stem if path else module
-    return f"{module}.{function.__name__}"
-
-
-@dataclass(frozen=True)
-class TaskOptions:
-    """What ``@task(...)`` says about a function.
-
-    Attributes:
-        name: the registered name.
-        queue: where calls are enqueued.
-        timeout: seconds a run may take before `TaskTimeout` is raised in it; None for as long as it needs.
-        hard_timeout: seconds after which a run has failed, whatever it does.
-        pool: ``process``: it runs in a process of its own.
-        retry: when a failed run is tried again; None: never.
-        expires: seconds from the enqueue on, or the moment, after which no run begins any more; None: there is none.
-        raises: exception types that come back to the caller as themselves.
-        only_one: of which calls there is to be only one; None: there may be as many as there are enqueued.
-        bind: the function's first parameter is the context.
-        priority: the level at which calls are enqueued, 0 to 9, larger first.
-        schedule: when it is called by itself.
-        missed: what becomes of calls for which no worker was there.
-    """
-
-    name: str
-    queue: str
-    timeout: float | None
-    hard_timeout: float | None
-    pool: str | None
-    retry: Retry | None
-    expires: float | datetime | None
-    raises: tuple[type[BaseException], ...]
-    only_one: OnlyOne | None
-    bind: bool
-    priority: int
-    schedule: tuple[Rule, ...] = ()
-    missed: Missed = "one"
 
 
 _current: list[Broker] = []
@@ -125,6 +77,8 @@ class Sender(Generic[P, R]):
         expires: float | datetime | None = None,
         durability: Durability | None = None,
         priority: int | None = None,
+        ordering_key: str | None = None,
+        fairness_key: str | None = None,
         unique: By | None = None,
         debounce: By | None = None,
         throttle: By | None = None,
@@ -136,10 +90,14 @@ class Sender(Generic[P, R]):
         expiry = expiry_of(task.options.expires if expires is None else expires)
         self.durability = None if durability is None else check_durability(durability)
         level = check_priority(task.options.priority if priority is None else priority)
-        self.steering = replace(expiry, level=None if level == DEFAULT_LEVEL else level).encode()
+        self.steering = replace(expiry, level=None if level == DEFAULT_LEVEL else level)
+        self.plain_options = self.steering.encode()
         self.only_one = choose(unique, debounce, throttle) or task.options.only_one
         if self.only_one is not None:
             self.delay_ms = self.only_one.check(task.options.name, task.call_codec.signature, self.delay_ms)
+        self.turns = task.options.turns.chosen(ordering_key, fairness_key)
+        self.turns.check(self.delay_ms)
+        self.is_steered = self.turns.are_asked or self.only_one is not None
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments.
@@ -199,9 +157,12 @@ class Sender(Generic[P, R]):
             raise PayloadTooLarge(
                 f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
             )
-        lock = self.only_one and lock_of(self.only_one, task.name, task.call_codec.named(args, kwargs))
-        terms = Terms(lock) if lock else None
-        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.steering, terms)
+        if not self.is_steered:
+            return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.plain_options)
+        arguments = task.call_codec.named(args, kwargs)
+        lock = None if self.only_one is None else lock_of(self.only_one, task.name, arguments)
+        steering, terms = self.turns.of_call(arguments, self.steering, Terms(lock))
+        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, steering.encode(), terms)
 
 
 class Task(Sender[P, R]):
@@ -248,6 +209,8 @@ class Task(Sender[P, R]):
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
             priority: another level than the task's own, 0 to 9; in its queue, larger ones come first.
+            ordering_key: calls of a queue with the same key run one after another, in the order of their enqueueing.
+            fairness_key: calls of a queue with different keys take turns.
             unique: in place of what the task says: of which calls there is to be only one; see `streamq.uniqueness.by`.
             debounce: the same, for calls of which the last is to run.
             throttle: the same, for calls of which the first is to run.
@@ -274,6 +237,16 @@ class Task(Sender[P, R]):
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form, as `apply_async` does."""
         return await cast("Sender[..., R]", self.using(**options)).adelay(*args, **(kwargs or {}))
+
+    def settle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool:
+        """Have a run count as `units` of a limit's rate; see `Context.settle`."""
+        stake = weighed_stake(delivery, self.options.turns.limits, units, limit)
+        return self.broker.settle_weight(delivery, stake, units)
+
+    async def asettle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool:
+        """Have a run count as `units` of a limit's rate; see `Context.settle`."""
+        stake = weighed_stake(delivery, self.options.turns.limits, units, limit)
+        return await self.broker.asettle_weight(delivery, stake, units)
 
     def _call(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Call the function here and now; a bound one gets a context that was never delivered."""

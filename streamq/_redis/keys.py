@@ -29,6 +29,7 @@ class QueueKeys:
         moving: sorted set of the ids that are on their way to another queue; the score is the due time there.
         timetable: of schedules: a sorted set of the names of those that are not paused, by the next instant, Redis time
             in ms; and hashes by name: what they are, the last instant that was fired, and which workers' code it is.
+        rooms: sorted set of what tasks wait for when it is not their turn; the score is when to look, Redis time in ms.
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record from the task's id.
         lock: gives the key of a lock from its name.
@@ -51,10 +52,12 @@ class QueueKeys:
             f"{base}:schedules:fired",
             f"{base}:schedules:declared",
         )
+        self.rooms = f"{base}:rooms"
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__
         self.lock: Callable[[str], str] = f"{base}:unique:".__add__
         self.stream: Callable[[str], str] = f"{base}:stream:".__add__
+        self._base = base
 
     @property
     def streams(self) -> tuple[str, str]:
@@ -65,6 +68,11 @@ class QueueKeys:
     def all_streams(self) -> tuple[str, ...]:
         """The streams that may be there: that of returned messages, then those of the levels from 0."""
         return (self.returned, *self.levels)
+
+    def room(self, member: str) -> tuple[str, str, str, str]:
+        """The keys of one member of the rooms: its rule, its rate, who has places, and who waits."""
+        base = f"{self._base}:{member}"
+        return (f"{base}:rule", f"{base}:rate", f"{base}:places", f"{base}:room")
 
 
 class Keys:

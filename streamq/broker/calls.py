@@ -59,10 +59,11 @@ class Due(NamedTuple):
 
     Attributes:
         task_ids: delayed tasks whose time has come.
-        next_ms: the ms until the next one is due; None: there is none.
+        next_ms: the ms until the next task or room is due; None: there is none.
         levels: those whose streams are there.
         paused: nobody is to fetch from the queue.
         moving: messages are on their way to another queue.
+        rooms: those where tasks wait for their turn, and which are to be looked at.
     """
 
     task_ids: list[str]
@@ -70,6 +71,7 @@ class Due(NamedTuple):
     levels: list[int]
     paused: bool
     moving: bool
+    rooms: list[str]
 
 
 def enqueue(queue: QueueKeys, messages: Iterable[Message], level: int = DEFAULT_LEVEL) -> Call[Enqueued]:
@@ -89,14 +91,14 @@ def _read_enqueued(reply: int | list[int]) -> Enqueued:
 
 
 def due(queue: QueueKeys, limit: int) -> Call[Due]:
-    """Look for at most `limit` delayed tasks whose time has come."""
+    """Look for at most `limit` delayed tasks, and as many rooms, whose time has come."""
 
     def read(reply: list[Any]) -> Due:
-        next_ms, paused, moving, levels, task_ids = reply
-        found = [task_id.decode() for task_id in task_ids]
-        return Due(found, None if next_ms < 0 else next_ms, levels, bool(paused), bool(moving))
+        next_ms, paused, moving, levels, *found = reply
+        tasks, rooms = ([member.decode() for member in some] for some in found)
+        return Due(tasks, None if next_ms < 0 else next_ms, levels, bool(paused), bool(moving), rooms)
 
-    keys = [queue.delayed, queue.paused, queue.moving, *queue.levels]
+    keys = [queue.delayed, queue.rooms, queue.paused, queue.moving, *queue.levels]
     return Call(("EVALSHA", _DUE.digest, len(keys), *keys, limit), read, _DUE)
 
 

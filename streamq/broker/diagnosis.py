@@ -44,10 +44,15 @@ _IN_SCRIPTS = [
         "HMGET record state",
         "HSET record state queued",
         "GET lock",
+        "HKEYS places",
+        "HLEN places",
+        "HVALS places",
         "SET lock id",
         "TYPE record",
         "PEXPIRE record 1000",
         "ZADD delayed 0 id",
+        "ZCARD room",
+        "ZRANGE room 0 1",
         "ZRANGEBYSCORE delayed -inf 0",
         "ZREM delayed id",
         "ZSCORE delayed id",
@@ -120,6 +125,7 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         calls.enqueue(queue, []),
     ]
     sent = [[word.decode() if isinstance(word, bytes) else word for word in call.words] for call in plain]
+    _, _, places, room = queue.room("limit:name")
     ours = {
         "stream": queue.ready,
         "queues": keys.queues,
@@ -128,6 +134,8 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "delayed": queue.delayed,
         "lock": queue.lock("task:digest"),
         "signals": queue.signals,
+        "places": places,
+        "room": room,
         "group": GROUP,
         "event": queue.events + "task:event",
         "done": keys.done + "client",

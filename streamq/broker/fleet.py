@@ -15,6 +15,7 @@ from streamq._redis.scripts import Call
 from streamq.broker import calls, moving, server
 from streamq.broker.blame import blamed, owner_of
 from streamq.broker.order import Order
+from streamq.broker.rooms import Rooms
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
 from streamq.lifecycle import Park
@@ -59,6 +60,7 @@ class Fleet:
         block: seconds that a read waits for a message.
 
     Attributes:
+        rooms: where tasks wait for their turn.
         ahead_ms: by how much the server's clock is ahead of this host's, ms; known after `server`.
     """
 
@@ -75,6 +77,7 @@ class Fleet:
         self._interrupted = asyncio.Event()
         self._fetching = AsyncConnection(settings.url, read_timeout=block + _FETCH_MARGIN_SECONDS)
         self._commands = AsyncConnection(settings.url)
+        self.rooms = Rooms(self._commands, self.keys)
         self._reader: int | None = None  # the server's id of the connection that reads
 
     async def server(self) -> str:

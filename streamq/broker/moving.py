@@ -64,11 +64,11 @@ def entries(queue: QueueKeys, stream: str, after: bytes, last: bytes) -> Call[li
     return Call(("XRANGE", stream, b"(" + after, last, "COUNT", _PAGE), read)
 
 
-def members(key: str, first: int = 0) -> Call[list[tuple[str, int]]]:
+def members(key: str, first: int = 0) -> Call[list[tuple[str, bytes]]]:
     """Read a page of a sorted set of ids, each with its due time."""
 
-    def read(reply: list[bytes]) -> list[tuple[str, int]]:
-        return [(one.decode(), int(float(due))) for one, due in zip(reply[::2], reply[1::2], strict=True)]
+    def read(reply: list[bytes]) -> list[tuple[str, bytes]]:
+        return [(one.decode(), due) for one, due in zip(reply[::2], reply[1::2], strict=True)]
 
     return Call(("ZRANGE", key, first, first + _PAGE - 1, "WITHSCORES"), read)
 
@@ -84,7 +84,8 @@ def depart(queue: QueueKeys, stream: str, target: str, messages: Iterable[Delive
     args: list[Word] = [GROUP, target]
     for one in messages:
         keys.append(queue.record(one.message.id))
-        args += (one.entry, one.message.id, one.enqueued_ms)
+        number = int(one.entry.partition(b"-")[2])  # that of the entry in its ms, to keep their order
+        args += (one.entry, one.message.id, f"{one.enqueued_ms + min(number, 4095) / 4096:.6f}")
     return Call(("EVALSHA", _DEPART.digest, len(keys), *keys, *args), int, _DEPART)
 
 
@@ -100,7 +101,7 @@ def departing(queue: QueueKeys, task_ids: Sequence[str]) -> Call[list[list[bytes
     return Call(("EVALSHA", _DEPARTING.digest, len(keys), *keys), list, _DEPARTING)
 
 
-def arrive(queue: QueueKeys, source: str, messages: Iterable[tuple[str, int, Sequence[bytes]]]) -> Call[list[int]]:
+def arrive(queue: QueueKeys, source: str, messages: Iterable[tuple[str, bytes, Sequence[bytes]]]) -> Call[list[int]]:
     """Put messages, given by id, due time and record, on a queue; returns the positions of those that cannot be."""
     keys = [queue.delayed]
     args: list[Word] = [queue.events, queue.name, source]
@@ -125,7 +126,7 @@ def carry(keys: Keys, source: QueueKeys) -> Steps:
     done = Moved()
     while found := (yield members(source.moving)):
         records = yield departing(source, [task_id for task_id, _ in found])
-        by_target: defaultdict[bytes, list[tuple[str, int, Sequence[bytes]]]] = defaultdict(list)
+        by_target: defaultdict[bytes, list[tuple[str, bytes, Sequence[bytes]]]] = defaultdict(list)
         ends: list[tuple[str, bool]] = []
         for (task_id, due), words in zip(found, records, strict=True):
             known = dict(zip(words[::2], words[1::2], strict=True))

@@ -18,10 +18,11 @@ from streamq.broker.batch import clarified, enqueue_all, have_terms
 from streamq.broker.durability import confirmation, require
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
+from streamq.broker.turns import Stake, settle_weight
 from streamq.config import DEFAULT_LEVEL, Durability, Settings, check_durability
 from streamq.errors import BrokerError, NotDurable
 from streamq.lifecycle import State
-from streamq.message import Message
+from streamq.message import Delivery, Message
 from streamq.sending import level_of
 
 
@@ -259,6 +260,14 @@ class Broker:
         while record.moved_to:
             record = await self.on_loop.run(calls.look(self.keys.queue(record.moved_to), task_id))
         return record
+
+    def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
+        """Have a run count as so many units of a rate; False if it is another's by now."""
+        return self.sync.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
+
+    async def asettle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
+        """Have a run count as so many units of a rate, as `settle_weight` does."""
+        return await self.on_loop.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
 
     def forget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""

@@ -20,6 +20,7 @@ from streamq.worker import clock
 from streamq.worker.committer import Committer
 from streamq.worker.executor import Executor
 from streamq.worker.fetcher import Fetcher
+from streamq.worker.gate import Gate
 from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lease import Lease
@@ -144,6 +145,11 @@ class _Child:
             counters=self._counters,
             unknown_ttl=job.settings.unknown_task_ttl,
         )
+        queue_limits = job.settings.queue_limits
+        self._gate = Gate(
+            fleet, self._holdings, outage, self._promoter, counters=self._counters, queue_limits=queue_limits
+        )
+        has_limits = bool(queue_limits) or any(task.options.turns.limits for task in job.tasks.values())
         self._processes = ProcessPool(_pool_settings(job))
         self._executor = Executor(
             job.tasks,
@@ -154,6 +160,7 @@ class _Child:
             settings=job.settings,
             worker=worker,
             say=job.say,
+            gate=self._gate if has_limits else None,
         )
         renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
@@ -177,6 +184,7 @@ class _Child:
         self._watchdog.start()
         self._committing = asyncio.create_task(self._committer.run(), name="committer")
         self._fetching = asyncio.create_task(self._fetcher.run(), name="fetcher")
+        self._gating = asyncio.create_task(self._gate.run(), name="gate")
         self._helpers = [
             asyncio.create_task(self._reaper.run(), name="reaper"),
             asyncio.create_task(self._promoter.run(), name="promoter"),
@@ -188,7 +196,7 @@ class _Child:
     async def until(self, stop: Stop) -> None:
         """Wait for the wish to stop; a service that ends by an error of ours ends the process, and says why."""
         asked = asyncio.create_task(stop.asked.wait())
-        services = [self._committing, self._fetching, *self._helpers]
+        services = [self._committing, self._fetching, self._gating, *self._helpers]
         await asyncio.wait([asked, *services], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         for service in services:
@@ -228,7 +236,7 @@ class _Child:
         await self._fetcher.stop()
         for helper in self._helpers:
             helper.cancel()
-        await self._give_back(self._executor.take_waiting())
+        await self._give_back([*self._executor.take_waiting(), *self._gate.drain()])
         await self._fetching  # at most the BLOCK of one read
         await self._give_back(self._executor.take_waiting())
         await self._let_run(stop)
@@ -239,10 +247,12 @@ class _Child:
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._committer.settled()
         await self._give_back(self._holdings.all())
+        self._gating.cancel()
         self._committer.close()
         with contextlib.suppress(TimeoutError, BrokerError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._committing
+                await self._gate.tell()
                 await self._heartbeat.say("offline")
                 await self._fleet.retire()
         self._executor.close()

@@ -18,6 +18,7 @@ from streamq.errors import PayloadTooLarge, TaskTimeout
 from streamq.lifecycle import Abandoned, Outcome, is_suspect
 from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
+from streamq.worker.gate import Gate
 from streamq.worker.heeding import expiry, heed
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import AHEAD_MOST, Lane, Pace, free_places
@@ -43,6 +44,7 @@ class Executor:
         holdings: where runs are noted from their arrival on.
         settle: takes a run and its outcome.
         processes: the pool of processes.
+        gate: what limited runs ask whether they may begin; None: there are none.
         settings: those of the app.
         worker: those of the worker.
         say: sends a message to the supervisor.
@@ -59,6 +61,7 @@ class Executor:
         settings: Settings,
         worker: WorkerSettings,
         say: Callable[..., None],
+        gate: Gate | None = None,
     ) -> None:
         self._tasks = tasks
         self._state = state
@@ -74,6 +77,8 @@ class Executor:
         self._suspects = Lane(_SUSPECTS, self._start_in_process)
         self._lanes = (self._on_loop, self._in_threads, self._in_processes, self._suspects)
         self._trial = Trial((self._on_loop, self._in_threads), holdings, say, self._start)
+        if gate is not None:
+            gate.guard(self._lanes, settle, self._start)
         self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
         self._expected = self._expected or [self._on_loop]
         self._limits = TimeLimits(holdings, self._overrun)

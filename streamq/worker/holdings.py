@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
+from streamq.broker.turns import Stake
 from streamq.message import Delivery
 from streamq.tasks import Task
 
@@ -21,9 +23,10 @@ class Run:
         cancelled: the task was cancelled.
         expires_ms: Redis time from which on it is not to begin any more, ms; 0: it may at any time.
         deadline: when its time limit is over, by the event loop's clock; 0 without a limit.
+        stakes: what it needs, or has, of limits of the fleet.
     """
 
-    __slots__ = ("cancelled", "deadline", "delivery", "ended", "expires_ms", "handle", "lost", "task")
+    __slots__ = ("cancelled", "deadline", "delivery", "ended", "expires_ms", "handle", "lost", "stakes", "task")
 
     def __init__(self, delivery: Delivery, task: Task[..., Any] | None) -> None:
         self.delivery = delivery
@@ -33,14 +36,20 @@ class Run:
         self.lost = self.cancelled = False
         self.expires_ms = 0.0
         self.deadline = 0.0
+        self.stakes: tuple[Stake, ...] = ()
 
 
 class Holdings:
-    """All runs of this process. The lease thread reads it; only the event loop writes."""
+    """All runs of this process. The lease thread reads it; only the event loop writes.
+
+    Attributes:
+        on_drop: is called for a run for whose end others may wait, when it is held no longer.
+    """
 
     def __init__(self) -> None:
         self._runs: dict[tuple[str, bytes], Run] = {}
         self._progress: asyncio.Future[None] | None = None
+        self.on_drop: Callable[[Run], None] | None = None
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -55,6 +64,8 @@ class Holdings:
     def drop(self, run: Run) -> None:
         """Hold a run no longer: it is committed, refused or given back."""
         self._runs.pop((run.delivery.stream, run.delivery.entry), None)
+        if (run.stakes or run.delivery.message.options) and self.on_drop is not None:
+            self.on_drop(run)
         self.nudge()
 
     async def progress(self) -> None:

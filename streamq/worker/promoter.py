@@ -1,4 +1,4 @@
-"""Moves delayed tasks to their streams when their time has come, by the server's clock."""
+"""Moves delayed tasks to their streams when their time has come, by the server's clock, and wakes those that wait."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LONGEST_SECONDS = 1.0
 
 
 class Promoter:
-    """Looks at the delayed tasks of some queues, again at once while there are due ones."""
+    """Looks at the delayed tasks and the rooms of some queues, again at once while there are due ones."""
 
     def __init__(self, fleet: Fleet, queues: Iterable[str], outage: Outage) -> None:
         self._fleet = fleet
@@ -58,10 +58,14 @@ class Promoter:
             self._rest()
 
     async def _promote(self, queue: str) -> None:
-        found = await self._fleet.promote(queue, _COUNT)
-        while len(found.task_ids) == _COUNT:
+        """Promote all that is due, and wake those whose turn it is."""
+        is_more = True
+        while is_more:
             found = await self._fleet.promote(queue, _COUNT)
-        if found.next_ms is not None:
-            self.expect((found.next_ms + 1) / 1000)
+            next_ms = await self._fleet.rooms.sweep(queue, found.rooms) if found.rooms else None
+            for ms in (found.next_ms, next_ms):
+                if ms is not None:
+                    self.expect((ms + 1) / 1000)
+            is_more = _COUNT in (len(found.task_ids), len(found.rooms))
         if found.moving:
             await self._fleet.carry(queue)

@@ -61,7 +61,9 @@ class Line:
 class _Lease:
     """The lease of what runs."""
 
-    lost = False
+    def __init__(self, task: Task[..., Any] | None = None) -> None:
+        self.lost = False
+        self.task = task
 
 
 class Runner:
@@ -113,8 +115,9 @@ class Runner:
         try:
             for frame in self._line.frames():
                 if "run" in frame.header:
-                    lease = _Lease()
-                    self._bring((unpack_delivery(frame), lease))
+                    delivery = unpack_delivery(frame)
+                    lease = _Lease(self._tasks.get(delivery.message.task))
+                    self._bring((delivery, lease))
                 elif "lost" in frame.header:
                     lease.lost = True
                 else:

@@ -217,7 +217,7 @@ def test_without_such_a_time_it_stays_while_it_is_used(q):
     assert 50_000 < q.redis("PTTL", LOCK) <= 60_000
     q.redis("FLUSHALL")
     put(q, call("1", renews=True, delay_ms=1_000_000))
-    assert 1_050_000 < q.redis("PTTL", LOCK) <= 1_060_000
+    assert 1_050_000 < q.redis("PTTL", LOCK) <= 1_060_001  # a due time is never early, but up to 1 ms late
 
 
 # ---- several at once

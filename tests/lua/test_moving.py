@@ -109,7 +109,7 @@ def test_levels_attempts_and_due_times_move_too(q, other):
     assert move(q) == (4, 0)
     assert q.run(calls.due(other, 10)).task_ids == ["returned", "urgent"]
     words = q.redis("ZRANGE", other.delayed, 0, -1, "WITHSCORES")
-    there = {words[n].decode(): int(words[n + 1]) for n in range(0, len(words), 2)}
+    there = {words[n].decode(): float(words[n + 1]) for n in range(0, len(words), 2)}
     assert {name: there[name] for name in due} == due
     for name in due:
         q.redis("ZADD", other.delayed, 1, name)
@@ -146,7 +146,7 @@ def test_each_step_can_be_made_again(q, other):
     call = moving.depart(q.queue, q.ready, "other", unread(q, q.ready))
     assert [q.run(call), q.run(call)] == [1, 0]
     records = q.run(moving.departing(q.queue, ["1"]))
-    call = moving.arrive(other, "q", [("1", 1, records[0])])
+    call = moving.arrive(other, "q", [("1", b"1", records[0])])
     assert [q.run(call), q.run(call)] == [[], []]
     (delivery,) = promoted(q, other)
     assert q.run(call) == []
@@ -192,7 +192,7 @@ def test_what_was_moved_can_move_on_and_come_back(q, other):
     """The records on its way lead to it; a step of the first move that comes late changes nothing."""
     q.enqueue("1")
     depart(q, "1")
-    late = moving.arrive(other, "q", [("1", 1, q.run(moving.departing(q.queue, ["1"]))[0])])
+    late = moving.arrive(other, "q", [("1", b"1", q.run(moving.departing(q.queue, ["1"]))[0])])
     do(q, moving.carry(q.keys, q.queue))
     assert do(q, moving.move(q.keys, other, "q", None)) == (1, 0)
     assert q.run(calls.look(other, "1")).moved_to == "q"
@@ -249,11 +249,16 @@ def test_a_move_ends_though_messages_keep_coming(q, other):
     """Those that come after it has begun with their stream are not chased."""
     q.enqueue("1", "2")
     steps, answer, made = moving.move(q.keys, q.queue, "other", None), None, 0
-    with pytest.raises(StopIteration) as ended:
+
+    def play():
+        nonlocal answer, made
         while made < 100:
             call = steps.send(answer)
             made += 1
             answer = q.run(call)
             q.enqueue(f"new-{made}")
+
+    with pytest.raises(StopIteration) as ended:
+        play()
     assert 2 <= ended.value.value.moved < made
     assert len(q.entries(q.ready)) + ended.value.value.moved == made + 2

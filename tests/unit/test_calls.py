@@ -16,8 +16,21 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import batch, calls, diagnosis, durability, letters, moving, pausing, reads, schedules, server
+from streamq.broker import (
+    batch,
+    calls,
+    diagnosis,
+    durability,
+    letters,
+    moving,
+    pausing,
+    reads,
+    schedules,
+    server,
+    turns,
+)
 from streamq.lifecycle import Park, State
+from streamq.limits import Limit, rule_of
 from streamq.message import Delivery, Lock, Malformed, Message, Terms
 
 KEYS = Keys("sq")
@@ -29,6 +42,9 @@ DELIVERIES = [Delivery(message, QUEUE.ready, b"1-%d" % n, n, 1) for n, message i
 SETTLEMENTS = [calls.Settlement(delivery, State.SUCCEEDED, b"1") for delivery in DELIVERIES]
 DUE = schedules.DueSchedule("nightly", 1000, b"{}", None)
 FIRED = {"task": "shop.buy", "args": b"[]", "next_ms": 2000}
+RULE = rule_of(Limit(rate="100/m", concurrency=5, name="openai"))
+STAKES = [turns.Stake(turns.limit_member("openai", key), RULE, 2.5) for key in ("", *IDS)]
+MEMBERS = [*(stake.member for stake in STAKES), *map(turns.order_member, IDS)]
 END = {"done": KEYS.done, "worker": "w", "ttl_ms": 1000}
 
 # For each function that builds a call: the calls it builds, with all kinds of arguments.
@@ -74,7 +90,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "depart": [moving.depart(QUEUE, stream, "other", DELIVERIES) for stream in QUEUE.all_streams],
     "depart_later": [moving.depart_later(QUEUE, "other", IDS)],
     "departing": [moving.departing(QUEUE, IDS)],
-    "arrive": [moving.arrive(QUEUE, "other", [(task_id, 1, [b"state", b"delayed"]) for task_id in IDS])],
+    "arrive": [moving.arrive(QUEUE, "other", [(task_id, b"1", [b"state", b"delayed"]) for task_id in IDS])],
     "forward": [moving.forward(QUEUE, [(task_id, arrived) for task_id in IDS]) for arrived in (False, True)],
     "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
     "fire": [
@@ -88,6 +104,13 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         schedules.remove_schedule(QUEUE, "nightly", declaration)
         for declaration in (None, schedules.Declaration(b"1 2", 2))
     ],
+    "admit": [
+        turns.admit(QUEUE, stream, [(one, STAKES[:number]) for number, one in enumerate(DELIVERIES)])
+        for stream in QUEUE.streams
+    ],
+    "visit": [turns.visit(QUEUE, MEMBERS, 10)],
+    "turn": [turns.turn(QUEUE, [turns.Visit(member, IDS, IDS[1:]) for member in MEMBERS])],
+    "settle_weight": [turns.settle_weight(QUEUE, DELIVERIES[0], stake, 7.5) for stake in STAKES],
     "create_group": [calls.create_group(stream) for stream in QUEUE.all_streams],
     "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
 }
@@ -125,6 +148,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "members": (moving.members(QUEUE.moving), lambda words: words[1:2]),
     "count": (moving.count(QUEUE.delayed), lambda words: words[1:2]),
     "now": (reads.now(), lambda _: ()),
+    "waiting": (turns.waiting(QUEUE, MEMBERS[-1], 10), lambda words: words[1:2]),
     "info": (diagnosis.info(), lambda _: ()),
     "config": (diagnosis.config(), lambda _: ()),
     "ability": (durability.ability("fsync"), lambda _: ()),
@@ -151,7 +175,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (batch, calls, diagnosis, durability, letters, moving, pausing, reads, schedules, server)
+        for module in (batch, calls, diagnosis, durability, letters, moving, pausing, reads, schedules, server, turns)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -249,13 +273,18 @@ FRAGMENTS = [name for name in SCRIPTS if name.startswith("_")]
 WHOLE = [name for name in SCRIPTS if not name.startswith("_")]
 
 _CALL = re.compile(r"redis\.p?call\(\s*([^()]*(?:\([^()]*\)[^()]*)*)")
-_FROM_KEYS = re.compile(r"KEYS\[\w+(?: \+ \w+)?\]|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d \+ \([\w.]+ or \d\)\]")
+_FROM_KEYS = re.compile(
+    r"KEYS\[\w+(?: \+ \w+)?\]"
+    r"|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d \+ \([\w.]+ or \d\)\]"
+    r"|KEYS\[first \+ \(tonumber\(place\) or 0\)\]"
+)
 _KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
 _KEY_SECOND = {"XGROUP", "XINFO"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
     "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "SADD", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
-    "GET", "PERSIST", "SET", "XDEL", "XLEN", "XPENDING", "XRANGE", "ZADD", "ZCARD", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
+    "GET", "HKEYS", "HLEN", "HVALS", "PERSIST", "SET", "XDEL", "XLEN", "XPENDING", "XRANGE", "ZADD",
+    "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 
 
@@ -315,7 +344,9 @@ def test_a_script_uses_the_keys_it_was_given(name):
 
 # How many keys the functions of scripts take, which come first.
 SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
-SHARED |= {"replace": 2, "stow": 1, "unstow": 1}
+SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 2, "hold": 3, "wake": 3, "wake_all": 3}
+SHARED |= {"free_place": 1, "known": 1, "read_rule": 1}
+SHARED |= {"replace": 2}
 
 
 @pytest.mark.parametrize("name", WHOLE)

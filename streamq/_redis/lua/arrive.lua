@@ -10,7 +10,7 @@
 local delayed, channels, queue, from = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local conflicts, at = {}, 4
 for i = 2, #KEYS do
-  local record, id, due, count = KEYS[i], ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+  local record, id, due, count = KEYS[i], ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   local brought = {}
   for w = at + 3, at + 2 + count, 2 do brought[ARGV[w]] = ARGV[w + 1] end
   local state, moved_to, moved_from, fence =
@@ -24,7 +24,7 @@ for i = 2, #KEYS do
     redis.call('DEL', record)
     redis.call('HSET', record, 'moved_from', from, unpack(ARGV, at + 3, at + 2 + count))
     redis.call('HDEL', record, 'moving_to')
-    if listening then tell(channels, queue, brought.task or '', id, 'delayed', { due = due }) end
+    if listening then tell(channels, queue, brought.task or '', id, 'delayed', { due = math.floor(due) }) end
   end
   at = at + 3 + count
 end

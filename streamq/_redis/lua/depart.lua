@@ -3,7 +3,8 @@
 -- name of that queue, and into the set of what is being moved, so that whoever finds it there can go on. May be refused
 -- when memory is full: what is taken has to be put down again.
 -- KEYS: stream, set of what is being moved, then a record for each message
--- ARGV: group, name of the other queue, then for each message: entry, id, ms when it was first enqueued
+-- ARGV: group, name of the other queue, then for each message: entry, id, ms when it was first enqueued, with
+--       a fraction that keeps the order
 -- Returns how many were taken.
 --@include stow
 local stream, moving, group, target = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
