@@ -33,7 +33,6 @@ class QueueKeys:
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record from the task's id.
         lock: gives the key of a lock from its name.
-        stream: gives the key of a stream of messages from the last part of it.
     """
 
     def __init__(self, namespace: str, name: str) -> None:
@@ -56,7 +55,6 @@ class QueueKeys:
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__
         self.lock: Callable[[str], str] = f"{base}:unique:".__add__
-        self.stream: Callable[[str], str] = f"{base}:stream:".__add__
         self._base = base
 
     @property

@@ -27,14 +27,15 @@ class Put(NamedTuple):
     Attributes:
         queues: whose names are to be noted: those that are new, and those that had a message already, because the
             reply that said that they are new may have got lost.
-        holders: by position, of messages whose lock is held: the id of the holder; they were not put.
+        there: by position, of messages that were not put: the id of the task that is there in their place, their own
+            if it was known, or that of the holder of their lock.
         seen: by position, of messages whose lock may be held: what it holds. If this call has seen any, no message was
             put, and the call is to be made again.
         seen_before: what calls before this one have seen.
     """
 
     queues: set[str]
-    holders: dict[int, str]
+    there: dict[int, str]
     seen: dict[int, str]
     seen_before: dict[int, str]
 
@@ -59,9 +60,10 @@ def enqueue_all(keys: Keys, messages: Sequence[Message], before: Put | None = No
 
     def read(reply: list[list[Any]]) -> Put:
         noted, held, asked = reply
-        holders = {held[n]: held[n + 1].decode() for n in range(0, len(held), 2)}
+        there = {held[n]: held[n + 1].decode() for n in range(0, len(held), 2)}
+        known = [position for position, task_id in there.items() if task_id == messages[position].id]
         found = {asked[n]: asked[n + 1].decode() for n in range(0, len(asked), 2)}
-        return Put({messages[position].queue for position in noted}, holders, found, seen)
+        return Put({messages[position].queue for position in (*noted, *known)}, there, found, seen)
 
     return Call(("EVALSHA", _ENQUEUE_ALL.digest, len(words), *words, *args), read, _ENQUEUE_ALL)
 
@@ -76,27 +78,27 @@ def _bring(queue: QueueKeys, message: Message, seen: str | None) -> tuple[list[s
     brought: list[str] = []
     said: dict[str, Any] = {"brings": []}
     if message.terms and message.terms.lock:
-        said["lock"] = {"place": _OWN_KEYS + len(brought), **_lock_terms(message.terms.lock, queue, message.id, seen)}
-        brought += _lock_keys(message.terms.lock, queue, message.id, seen)
-        said["brings"] += ("string", "hash", "stream", "stream")
+        said["lock"] = {"place": _OWN_KEYS + len(brought), **_lock_terms(message.terms.lock, message, seen)}
+        brought += _lock_keys(message.terms.lock, queue, message, seen)
+        said["brings"] += ("hash", "hash", "stream", "stream")
     return brought, json.dumps(said, separators=(",", ":"))
 
 
-def _lock_keys(lock: Lock, queue: QueueKeys, task_id: str, seen: str | None) -> list[str]:
+def _lock_keys(lock: Lock, queue: QueueKeys, message: Message, seen: str | None) -> list[str]:
     """List the keys of a lock; as long as its holder is not known, those of the message itself stand in for its."""
-    level, _, holder = (seen or _lock_value(queue, task_id)).partition(":")
-    return [queue.lock(lock.name), queue.record(holder), queue.stream(level), queue.returned]
+    level, _, holder = (seen or _lock_value(message)).partition(":")
+    return [queue.lock(lock.name), queue.record(holder), queue.levels[int(level)], queue.returned]
 
 
-def _lock_terms(lock: Lock, queue: QueueKeys, task_id: str, seen: str | None) -> dict[str, Any]:
-    said = {"rule": lock.rule, "ttl": lock.ttl_ms, "value": _lock_value(queue, task_id)}
+def _lock_terms(lock: Lock, message: Message, seen: str | None) -> dict[str, Any]:
+    said = {"rule": lock.rule, "ttl": lock.ttl_ms, "value": _lock_value(message)}
     more = {"renews": lock.renews or None, "longest": lock.longest_ms, "seen": seen}
     return said | {name: value for name, value in more.items() if value is not None}
 
 
-def _lock_value(queue: QueueKeys, task_id: str) -> str:
+def _lock_value(message: Message) -> str:
     """Make what a lock holds: where its holder is, for those who want to know whether it still is."""
-    return f"{queue.ready.rpartition(':')[2]}:{task_id}"
+    return f"{level_of(message.options)}:{message.id}"
 
 
 def clarified(error: BrokerError, messages: Sequence[Message]) -> BrokerError:

@@ -114,9 +114,6 @@ class Broker:
         Returns:
             By position, for those that were not put: the id of the task that is there in their place.
 
-        Returns:
-            By position, for those that were not put: the id of the task that has their lock.
-
         Raises:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
@@ -189,7 +186,7 @@ class Broker:
         """Put messages on their queues, all or none: one script, one round trip, or two where a lock is not free.
 
         Returns:
-            By position, for those that were not put: the id of the task that has their lock.
+            By position, for those that were not put: the id of the task that is there in their place.
 
         Raises:
             BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
@@ -211,7 +208,7 @@ class Broker:
             self.sync.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
-        return put.holders
+        return put.there
 
     async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, all or none, as `enqueue_all` does."""
@@ -231,7 +228,7 @@ class Broker:
             await self.on_loop.run(calls.register_queues(self.keys, put.queues))
         if missing:
             raise self._not_durable(wanted, missing)
-        return put.holders
+        return put.there
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""

@@ -1,3 +1,17 @@
+-- When a message is due that comes with a delay: not even a part of a ms too early, for now is the ms that has begun.
+local function due_after(delay)
+  return time[1] * 1000 + math.ceil(time[2] / 1000) + delay
+end
+
+-- Notes when a task is due. Workers sleep until the first one is; should they not hear of it, they look every second.
+local function put_off(delayed, id, due)
+  redis.call('ZADD', delayed, due, id)
+  local before = string.format('(%.0f', due)
+  if not redis.call('ZRANGEBYSCORE', delayed, '-inf', before, 'LIMIT', 0, 1)[1] then
+    redis.pcall('PUBLISH', delayed, due - now)
+  end
+end
+
 -- Puts one new message on its queue, now or when its time comes; false if its id has a record already.
 -- A delay below 0 is a moment: the negative of the Redis time, ms, at which the message is due.
 local function put(stream, delayed, record, channels, queue, id, task, args, delay, options)
@@ -6,17 +20,11 @@ local function put(stream, delayed, record, channels, queue, id, task, args, del
     redis.call('HSET', record, 'state', state) -- a write, for WAIT to wait for: the first may not have arrived
     return false
   end
-  -- Not even a part of a ms too early: now is the ms that has begun.
-  local due = delay < 0 and -delay or delay > 0 and time[1] * 1000 + math.ceil(time[2] / 1000) + delay or 0
+  local due = delay < 0 and -delay or delay > 0 and due_after(delay) or 0
   if due > now then
-    redis.call('ZADD', delayed, due, id)
+    put_off(delayed, id, due)
     redis.call('HSET', record, 'state', 'delayed', 'task', task, 'args', args, 'at', now)
     if options ~= '' then redis.call('HSET', record, 'more', cjson.encode({ 'options', options })) end
-    -- Workers sleep until the first one is due. Should they not hear of this, they look every second.
-    local before = string.format('(%.0f', due)
-    if not redis.call('ZRANGEBYSCORE', delayed, '-inf', before, 'LIMIT', 0, 1)[1] then
-      redis.pcall('PUBLISH', delayed, due - now)
-    end
     if listening then tell(channels, queue, task, id, 'delayed', { due = due }) end
   else
     local entry

@@ -5,9 +5,10 @@
 --       (lock: the lock, and of its holder, as far as it is known: record, level's stream, returned stream)
 -- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms (see put), options,
 --       terms (empty: none; else JSON: the types of the keys that they bring, then each with the place of its first)
--- Returns the positions of the messages whose queues are new, or whose ids have records already: the reply that said
--- that the queue is new may have got lost; of messages whose lock is held: position and holder's id, one by one;
--- and of messages whose lock may be held: position and what the lock holds: then nothing was put.
+-- Returns the positions of the messages whose queues are new; of messages that were not put, position and id, one by
+-- one, of the task that is there: their own if it was known (then the reply that said that the queue is new may have
+-- got lost), or the holder of their lock; and of messages whose lock may be held, position and what the lock holds:
+-- then nothing was put.
 --@include events
 --@include level
 --@include put
@@ -48,11 +49,11 @@ for n, message in ipairs(messages) do
     if message.lock.rule == 'delayed' then
       replace(delayed, holder, channels, queue, message.holder, task, args, delay, options, message.lock)
     end
-    local value = redis.call('GET', lock)
+    local value = redis.call('HGET', lock, 'holder')
     write(lock, delayed, value, message.holder, message.lock)
     held[#held + 1], held[#held + 2] = n - 1, message.holder
   elseif not put(stream, delayed, record, channels, queue, id, task, args, delay, options) then
-    noted[#noted + 1] = n - 1
+    held[#held + 1], held[#held + 2] = n - 1, id
   elseif message.lock then
     write(lock, delayed, message.lock.value, id, message.lock, true)
   end
