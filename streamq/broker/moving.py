@@ -147,24 +147,27 @@ def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int]
     """Move all messages of a queue that no worker has, those of the moment of the call."""
     done = yield from carry(keys, source)
 
-    def add(taken: int, conflicts: int) -> None:
+    def add(taken: int, brought: Moved) -> int:
+        """Count the messages of a page; returns how many have left the queue."""
         nonlocal done
-        done = Moved(done.moved + taken - conflicts, done.conflicts + conflicts)
+        # The reply that told of some may have got lost, and a worker may have brought some.
+        moved = max(brought.moved, taken - brought.conflicts)
+        done = Moved(done.moved + moved, done.conflicts + brought.conflicts)
         if on_progress:
             on_progress(done.moved)
+        return moved
 
     # First those that are delayed: what cannot arrive comes to them.
     left, stay = (yield count(source.delayed)), 0
     while left > 0 and (found := (yield members(source.delayed, stay))):
         taken = yield depart_later(source, target, [task_id for task_id, _ in found])
-        conflicts = (yield from carry(keys, source)).conflicts
-        left, stay = left - len(found), stay + len(found) - taken + conflicts
-        add(taken, conflicts)
+        moved = add(taken, (yield from carry(keys, source)))
+        left, stay = left - len(found), stay + len(found) - moved
     for stream in source.all_streams:
         last = yield last_entry(stream)
         after = (yield last_delivered(stream)) if last else b""
         while last and (page := (yield entries(source, stream, after, last))):
             after = page[-1].entry
             taken = yield depart(source, stream, target, [one for one in page if isinstance(one, Delivery)])
-            add(taken, (yield from carry(keys, source)).conflicts)
+            add(taken, (yield from carry(keys, source)))
     return done
