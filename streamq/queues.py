@@ -124,7 +124,8 @@ class Queues:
 
         They keep id, priority, due time, attempts and place in the order. Who waits for their results, and knows the
         old queue alone, still gets them, for a week after the task was due. Messages that come to the old queue
-        meanwhile, what runs, and dead letters stay.
+        meanwhile, what runs, what waits for its turn, and dead letters stay. Limits, the order of one ordering key and
+        the uniqueness of calls hold within a queue: for what was moved they begin anew at the other one.
 
         No message is lost or doubled if this is interrupted, at whatever step: what was under way arrives when it is
         called again or, within a second, if a worker of the old queue runs.
