@@ -235,19 +235,31 @@ class Broker:
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
-        return self.sync.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
+        record = self.sync.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
+        while record.moved_to:
+            record = self.sync.run(calls.watch(self.keys.queue(record.moved_to), task_id, self.client_id))
+        return record
 
     async def awatch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
-        return await self.on_loop.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
+        record = await self.on_loop.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
+        while record.moved_to:
+            record = await self.on_loop.run(calls.watch(self.keys.queue(record.moved_to), task_id, self.client_id))
+        return record
 
     def look(self, queue: str, task_id: str) -> Record:
         """Read a record."""
-        return self.sync.run(calls.look(self.keys.queue(queue), task_id))
+        record = self.sync.run(calls.look(self.keys.queue(queue), task_id))
+        while record.moved_to:
+            record = self.sync.run(calls.look(self.keys.queue(record.moved_to), task_id))
+        return record
 
     async def alook(self, queue: str, task_id: str) -> Record:
         """Read a record."""
-        return await self.on_loop.run(calls.look(self.keys.queue(queue), task_id))
+        record = await self.on_loop.run(calls.look(self.keys.queue(queue), task_id))
+        while record.moved_to:
+            record = await self.on_loop.run(calls.look(self.keys.queue(record.moved_to), task_id))
+        return record
 
     def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
         """Have a run count as so many units of a rate; False if it is another's by now."""
@@ -259,11 +271,17 @@ class Broker:
 
     def forget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
-        return self.sync.run(calls.forget(self.keys.queue(queue), task_id))
+        found: bool | str = queue
+        while isinstance(found, str):
+            found = self.sync.run(calls.forget(self.keys.queue(found), task_id))
+        return found
 
     async def aforget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
-        return await self.on_loop.run(calls.forget(self.keys.queue(queue), task_id))
+        found: bool | str = queue
+        while isinstance(found, str):
+            found = await self.on_loop.run(calls.forget(self.keys.queue(found), task_id))
+        return found
 
     def cancel(self, queue: str, task_id: str) -> bool:
         """Cancel a task that has not ended; False if it has, or is not known."""
@@ -282,7 +300,8 @@ class Broker:
         """Look through all known queues for the one that has a record of this id."""
         names = await self.on_loop.run(calls.queue_names(self.keys))
         for name in names:
-            if (await self.alook(name, task_id)).state is not State.UNKNOWN:
+            record = await self.on_loop.run(calls.look(self.keys.queue(name), task_id))
+            if record.state is not State.UNKNOWN and not record.moved_to:
                 return name
         return None
 
