@@ -1,7 +1,7 @@
 """Runs deliveries: async tasks on the event loop, sync tasks in threads, and some in processes of their own.
 
-Those that ask for a process get one, and those under which so many workers have died that the next death is the last:
-it must be theirs, and not that of a neighbour. Those under which one has died begin a few at a time.
+Those that ask for a process get one, and those under which so many workers have died that the next death is the last,
+which must be theirs, and not that of a neighbour.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Executor:
         self._in_processes = Lane(worker.pool_processes, self._start_in_process)
         self._suspects = Lane(_SUSPECTS, self._start_in_process)
         self._lanes = (self._on_loop, self._in_threads, self._in_processes, self._suspects)
-        self._trial = Trial((self._on_loop, self._in_threads), holdings, say, self._start)
+        self._trial = Trial((self._on_loop, self._in_threads), holdings, say, self._is_over, self._start)
         if gate is not None:
             gate.guard(self._lanes, settle, self._start)
         self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
@@ -118,19 +118,15 @@ class Executor:
             task, delivery = run.task, run.delivery
             if task is None or delivery.version > VERSION:
                 self._settle(run, unroutable(delivery))
-            elif len(delivery.message.args) > most:
-                error = PayloadTooLarge(
-                    f"its {len(delivery.message.args)} bytes of arguments are over max_payload {most}"
-                )
+            elif (size := len(delivery.message.args)) > most:
+                error = PayloadTooLarge(f"its {size} bytes of arguments are over max_payload {most}")
                 self._settle(run, self._in_its_context(run, failed, task, delivery, error))
             elif delivery.message.options and (outcome := self._in_its_context(run, heed, run)) is not None:
                 self._settle(run, outcome)
             elif delivery.deaths or task.options.pool:
                 self._trial.put(run, self._lane_of(task, delivery.deaths))
-            elif task.is_async:
-                self._on_loop.waiting.append(run)
             else:
-                self._in_threads.waiting.append(run)
+                (self._on_loop if task.is_async else self._in_threads).waiting.append(run)
         self._start()
 
     def _in_its_context(self, run: Run, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -147,20 +143,30 @@ class Executor:
         for lane in self._lanes:
             while lane.waiting and lane.running < lane.size:
                 run = lane.waiting.popleft()
-                if run.lost:
-                    self._holdings.drop(run)
-                    continue
-                if run.expires_ms and (outcome := self._in_its_context(run, expiry, run)) is not None:
-                    self._settle(run, outcome)
+                if (run.lost or run.expires_ms) and self._is_over(run):
                     continue
                 lane.running += 1
                 lane.start(run)
 
+    def _is_over(self, run: Run) -> bool:
+        """Whether a run must not begin any more, having waited too long; then it is held no longer."""
+        if run.lost:
+            self._holdings.drop(run)
+        elif run.expires_ms and (outcome := self._in_its_context(run, expiry, run)) is not None:
+            self._settle(run, outcome)
+        else:
+            return False
+        return True
+
     def _start_on_loop(self, run: Run) -> None:
+        if run.delivery.deaths:
+            self._trial.begins(run)
         # A context of its own: this may be called from within another task's.
         run.handle = self._loop.create_task(self._run_on_loop(run), context=self._blank.copy())
 
     def _start_in_thread(self, run: Run) -> None:
+        if run.delivery.deaths:
+            self._trial.begins(run)
         self._threads.submit(run, self._run_in_thread)
 
     def _start_in_process(self, run: Run) -> None:
@@ -214,12 +220,11 @@ class Executor:
     async def _run_in_process(self, run: Run) -> None:
         assert run.task is not None  # noqa: S101 - begin() saw to it
         running.set((run.delivery, self._state, run))
-        lane = self._lane_of(run.task, run.delivery.deaths)
         try:
             outcome = await self._processes.run(run) if run.handle is not None else Abandoned()
         except asyncio.CancelledError:
             outcome = Abandoned()
-        lane.running -= 1
+        self._lane_of(run.task, run.delivery.deaths).running -= 1
         self._ended(run, outcome)
 
     def _run_in_thread(self, run: Run) -> Outcome:

@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from streamq import State, by, results
+from streamq import State, by, cron, results
 from streamq._redis.keys import GROUP, Keys
 from streamq.broker import blame, calls, rescue
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.message import Message
-from streamq.worker import child, promoter, reaper
+from streamq.schedule.plan import message_id
+from streamq.worker import child, promoter, reaper, scheduler
 from streamq.worker.child import Job
 from streamq.worker.stop import Stop
 from tests.proxy import SCRIPTS, Fault, Proxy, Strike
@@ -32,6 +35,7 @@ PROBE = "probe"
 STOP = "stop"
 CANCEL = "cancel"
 QUEUE = Keys("sq").queue("default")
+RULE = cron("0 0 1 1 *")
 
 
 class Stage:
@@ -165,6 +169,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(child, "_BLOCK_SECONDS", 0.2)
     monkeypatch.setattr(reaper, "_SWEEP_SECONDS", (0.03, 0.06))
     monkeypatch.setattr(promoter, "_LONGEST_SECONDS", 0.05)
+    monkeypatch.setattr(scheduler, "_LONGEST_SECONDS", 0.05)
     monkeypatch.setattr(results, "_LOOK_AGAIN_SECONDS", 0.1)
     return monkeypatch.setattr
 
@@ -343,6 +348,23 @@ async def rescued(stage: Stage) -> None:
         await stage.ended()
 
 
+async def scheduled(stage: Stage) -> None:
+    """The code of a task declares a schedule, which comes due, and is fired."""
+    task = stage.module.held
+    stage.patch(task, "options", replace(task.options, schedule=(RULE,)))
+    upcoming = QUEUE.timetable[0]
+    new_year = round(datetime(datetime.now(UTC).year, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    task_id = message_id(task.name, new_year)
+    async with stage.worker():
+        await until(lambda: stage.redis("EXISTS", upcoming))
+        stage.redis("ZADD", upcoming, new_year, task.name)
+        await until(lambda: stage.module.runs[task_id])
+        stage.expect(task_id)
+        stage.module.go_on()
+        await stage.ended()
+        await until(lambda: stage.struck or not stage.strike)  # another may have been faster
+
+
 # ---- lives of callers
 
 
@@ -362,6 +384,12 @@ class Threads:
         self.find = in_thread(self.app.result("1").status)
         self.redrive = in_thread(self.app.dead_letters.redrive)
         self.purge = in_thread(self.app.dead_letters.purge)
+        on = self.app.schedules
+        self.add = in_thread(lambda: on.add("often", self._once.s(), RULE))
+        self.schedules = in_thread(on.list)
+        self.pause = in_thread(lambda: on.pause("often"))
+        self.resume = in_thread(lambda: on.resume("often"))
+        self.remove = in_thread(lambda: on.remove("often"))
         self.close = in_thread(self.app.close)
 
     def _transact(self) -> None:
@@ -386,6 +414,12 @@ class Loop:
         self.find = cancelled_once(stage, self.app.result("1").astatus)
         self.redrive = cancelled_once(stage, self.app.dead_letters.aredrive)
         self.purge = cancelled_once(stage, self.app.dead_letters.apurge)
+        on = self.app.schedules
+        self.add = cancelled_once(stage, lambda: on.aadd("often", self._once.s(), RULE))
+        self.schedules = cancelled_once(stage, on.alist)
+        self.pause = cancelled_once(stage, lambda: on.apause("often"))
+        self.resume = cancelled_once(stage, lambda: on.aresume("often"))
+        self.remove = cancelled_once(stage, lambda: on.aremove("often"))
         self.close = self.app.aclose
 
     async def _transact(self) -> None:
@@ -473,6 +507,20 @@ async def redriven(stage: Stage, caller: Threads | Loop) -> None:
     assert stage.module.runs == {"1": 1}
 
 
+async def arranged(stage: Stage, caller: Threads | Loop) -> None:
+    """A schedule is added, looked at, paused, resumed and removed."""
+    added = await caller.add()
+    assert (added.name, added.rule, added.paused) == ("often", RULE, False)
+    await caller.pause()
+    [paused] = await caller.schedules()
+    assert paused.paused
+    await caller.resume()
+    assert await caller.schedules() == (added,)
+    await caller.remove()
+    assert await caller.schedules() == ()
+    assert stage.redis("KEYS", "*") == [b"sq:queues"]
+
+
 async def played(stage: Stage, life: Any, caller: type[Threads | Loop]) -> None:
     """Have a caller of some kind play a life."""
     playing = caller(stage)
@@ -515,11 +563,16 @@ WORKING = {
     tidied: ("XINFO CONSUMERS", "retire"),
     long: ("renew",),
     stopped: ("give_back", "give_back#2"),
+    scheduled: ("read_schedules", "define_schedule", "due_schedules", "due_schedules#2", "fire"),
     rescued: ("XREADGROUP", "give_back", "retire", "retire#2"),
 }
 CALLING = {
     called: (SET_UP, "enqueue", "register_queues", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
     transacted: ("enqueue_all", "register_queues"),
+    arranged: (
+        *("SMEMBERS", "read_schedules", "register_queues", "define_schedule", "read_schedules#2", "ZREM", "HKEYS"),
+        *("resume_schedule", "remove_schedule"),
+    ),
     unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
 }

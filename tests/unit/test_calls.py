@@ -29,7 +29,6 @@ MESSAGES = [Message(task_id, "shop.buy", QUEUE.name, b"[]", delay) for delay, ta
 DELIVERIES = [Delivery(message, QUEUE.ready, b"1-%d" % n, n, 1) for n, message in enumerate(MESSAGES)]
 SETTLEMENTS = [calls.Settlement(delivery, State.SUCCEEDED, b"1") for delivery in DELIVERIES]
 DUE = schedules.DueSchedule("nightly", 1000, b"{}", None)
-FIRED = {"task": "shop.buy", "args": b"[]", "next_ms": 2000}
 RULE = rule_of(Limit(rate="100/m", concurrency=5, name="openai"))
 STAKES = [turns.Stake(turns.limit_member("openai", key), RULE, 2.5) for key in ("", *IDS)]
 MEMBERS = [*(stake.member for stake in STAKES), *map(turns.order_member, IDS)]
@@ -75,8 +74,8 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     ],
     "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
     "fire": [
-        schedules.fire(QUEUE, DUE, MESSAGES, last="1000", **FIRED),
-        schedules.fire(QUEUE, DUE, [], last="", **FIRED),
+        schedules.fire(KEYS, QUEUE, DUE, MESSAGES, next_ms=2000, last="1000"),
+        schedules.fire(KEYS, QUEUE, DUE, [], next_ms=2000, last=""),
     ],
     "define_schedule": [schedules.define_schedule(QUEUE, "nightly", b"{}", 1000, since) for since in (None, 500)],
     "read_schedules": [schedules.read_schedules(QUEUE, ["nightly", "hourly"]), schedules.read_schedules(QUEUE, [])],

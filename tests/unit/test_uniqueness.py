@@ -7,7 +7,7 @@ from enum import Enum
 
 import pytest
 
-from streamq import ConfigError, EncodeError, StreamQ, by, every
+from streamq import ConfigError, EncodeError, StreamQ, by
 from streamq.broker.producer import Broker
 
 
@@ -155,18 +155,6 @@ def test_a_debounced_call_has_no_other_time(app):
     with pytest.raises(ConfigError, match="debounce= says itself when a call is due"):
         paint.using(countdown=5)
     assert paint.using(throttle=by(seconds=1), countdown=5).s().message.delay_ms == 5000
-
-
-def test_a_schedule_has_a_call_for_each_instant(app):
-    """Whatever became of the one before; a task of which that is not true is refused."""
-
-    @app.task(unique=by())
-    def paint(): ...
-
-    with pytest.raises(ConfigError, match="there is a call for each instant"):
-        app.schedules.add("nightly", paint.s(), every(seconds=30))
-    with pytest.raises(ConfigError, match="a schedule and throttle= exclude each other"):
-        app.task(schedule=every(seconds=30), throttle=by(seconds=1))(paint.function)
 
 
 def test_what_counts_must_fit_into_json(app):
