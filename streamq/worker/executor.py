@@ -236,33 +236,33 @@ class Executor:
             args, kwargs = task.call_codec.decode(delivery.message.args)
             if task.options.bind:
                 args = (context_of(delivery, self._state, run), *args)
-            if task.is_limited:
-                value = self._call_within(run, lambda: task.function(*args, **kwargs))
-            else:
-                value = task.function(*args, **kwargs)
+            value = self._call(run, task, args, kwargs)
             return succeeded(task, delivery, value, self._settings.max_result)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a task must not end the worker
-            return Abandoned() if run.ended else failed(task, delivery, error)
+            return Abandoned() if run.ended or run.cancelled else failed(task, delivery, error)
 
-    def _call_within(self, run: Run, call: Callable[[], Any]) -> Any:
-        assert run.task is not None  # noqa: S101 - begin() saw to it
-        options = run.task.options
-        self._threads.limit(run)
+    def _call(self, run: Run, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
+            self._threads.enter(run)
             try:
-                self._loop.call_soon_threadsafe(self._limits.begin, run, self._threads.interrupt)
-                return call()
+                if run.cancelled:
+                    raise asyncio.CancelledError
+                if task.is_limited:
+                    self._loop.call_soon_threadsafe(self._limits.begin, run, self._threads.interrupt)
+                return task.function(*args, **kwargs)
             finally:
-                self._threads.unlimit(run)
+                self._threads.leave(run)
         except TaskTimeout as error:
-            raise timed_out(options.timeout or options.hard_timeout or 0) from error
+            if task.is_limited:
+                raise timed_out(task.options.timeout or task.options.hard_timeout or 0) from error
+            raise
 
     def _thread_ended(self, run: Run, outcome: object) -> None:
         self._in_threads.running -= 1
         self._limits.end(run)
-        if isinstance(outcome, TaskTimeout):
+        if isinstance(outcome, BaseException):
             assert run.task is not None  # noqa: S101 - begin() saw to it
-            outcome = failed(run.task, run.delivery, outcome)
+            outcome = Abandoned() if run.cancelled else failed(run.task, run.delivery, outcome)
         self._ended(run, outcome)  # type: ignore[arg-type]
 
     def _overrun(self, run: Run) -> None:
@@ -314,6 +314,11 @@ class Executor:
         # One that has not made its first step would not even come to say that its place is free.
         if handle is not None and inspect.getcoroutinestate(handle.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
             handle.cancel()
+
+    def stop(self, run: Run) -> None:
+        """Cut a run short that is not wanted any more; in a thread by an exception."""
+        self.cancel(run)
+        self._threads.interrupt(run, asyncio.CancelledError)
 
     def close(self) -> None:
         """Let the threads end."""

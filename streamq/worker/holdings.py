@@ -70,11 +70,11 @@ class Holdings:
             self.on_drop(run)
         self.nudge()
 
-    async def progress(self) -> None:
-        """Wait until a run has ended or is held no longer."""
+    def progress(self) -> asyncio.Future[None]:
+        """Give what is done when, from now on, a run has ended or is held no longer."""
         if self._progress is None:
             self._progress = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._progress)
+        return asyncio.shield(self._progress)
 
     def nudge(self) -> None:
         """Wake those who wait for progress."""
