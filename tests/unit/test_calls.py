@@ -347,7 +347,7 @@ def test_a_shared_function_is_given_a_key_of_the_script(name):
     for words in re.findall(r"^(?!.*function).*\b(?:settle|write_dead)\((.*)\)", text, re.MULTILINE):
         assert split(words)[0] in keys_in(text)
     for function, number in SHARED.items():
-        for words in re.findall(rf"^(?!.*function).*\b{function}\((.*)\)", text, re.MULTILINE):
+        for words in re.findall(rf"^(?!.*function).*(?<!\.)\b{function}\((.*)\)", text, re.MULTILINE):
             assert set(split(words)[:number]) <= keys_in(text)
 
 
