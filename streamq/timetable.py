@@ -181,10 +181,6 @@ class Schedules:
 
     def _add(self, name: str, signature: Signature[Any], when: Rule, missed: Missed) -> _Walk[Schedule]:
         call, keys = check_call(signature.message, name), self._broker.keys
-        if call.id or call.delay_ms:
-            raise ConfigError(
-                f"schedule {name}: its call can have neither a task_id nor a countdown: they come from it"
-            )
         queue = keys.queue(call.queue)
         definition = Definition(call.task, when, missed, call.args, call.options, call.terms)
         found = yield from self._find(name)

@@ -15,10 +15,12 @@ from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
 from streamq.broker import bulk, calls
 from streamq.broker.batch import clarified, enqueue_all, have_terms
+from streamq.broker.cancels import cancel_one
 from streamq.broker.durability import confirmation, require
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
 from streamq.broker.turns import Stake, settle_weight
+from streamq.broker.walking import afollow, follow
 from streamq.config import DEFAULT_LEVEL, Durability, Settings, check_durability
 from streamq.errors import BrokerError, NotDurable
 from streamq.lifecycle import State
@@ -36,6 +38,7 @@ class Broker:
         check_url(settings.url)
         self.settings = settings
         self.keys = Keys(settings.namespace)
+        self.ttl_ms = round(settings.result_ttl * 1000)
         self._lock = threading.Lock()
         self._forget_connections()
 
@@ -261,6 +264,15 @@ class Broker:
     async def aforget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
         return await self.on_loop.run(calls.forget(self.keys.queue(queue), task_id))
+
+    def cancel(self, queue: str, task_id: str) -> bool:
+        """Cancel a task that has not ended; False if it has, or is not known."""
+        return any(follow(self.sync, cancel_one(self.keys, queue, task_id, self.ttl_ms)))
+
+    async def acancel(self, queue: str, task_id: str) -> bool:
+        """Cancel a task that has not ended; False if it has, or is not known."""
+        steps = afollow(self.on_loop, cancel_one(self.keys, queue, task_id, self.ttl_ms))
+        return True in [found async for found in steps]
 
     def find_queue(self, task_id: str) -> str | None:
         """Look through all known queues for the one that has a record of this id."""

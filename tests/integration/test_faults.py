@@ -338,6 +338,26 @@ async def stopped(stage: Stage) -> None:
         await stage.ended()
 
 
+async def cancelled(stage: Stage) -> None:
+    """A task that runs is cancelled, of which the worker is not told; it finds out when it renews the lease."""
+    task_id = await stage.enqueue("held")
+    async with stage.worker():
+        await until(lambda: stage.module.runs)
+        stage.patch(stage.module.app.broker, "keys", Unheard("sq"))
+        await asyncio.to_thread(stage.module.app.result(task_id, queue="default").cancel)
+        stage.ends_as = State.CANCELLED
+        await until(lambda: "look" in stage.proxy.names)
+
+
+class Unheard(Keys):
+    """Keys of queues to whose signals nobody listens."""
+
+    def _queue(self, name: str) -> Any:
+        queue = super()._queue(name)
+        queue.signals = "nobody"
+        return queue
+
+
 async def rescued(stage: Stage) -> None:
     """A child has died; its supervisor hands back what it held."""
     await stage.enqueue()
@@ -382,6 +402,8 @@ class Threads:
         self.status = in_thread(result.status)
         self.forget = in_thread(result.forget)
         self.find = in_thread(self.app.result("1").status)
+        self.cancel = in_thread(result.cancel)
+        self.cancel_all = in_thread(lambda: self.app.cancel_all(task="*once"))
         self.redrive = in_thread(self.app.dead_letters.redrive)
         self.purge = in_thread(self.app.dead_letters.purge)
         on = self.app.schedules
@@ -412,6 +434,8 @@ class Loop:
         self.status = cancelled_once(stage, result.astatus)
         self.forget = cancelled_once(stage, result.aforget)
         self.find = cancelled_once(stage, self.app.result("1").astatus)
+        self.cancel = cancelled_once(stage, result.acancel)
+        self.cancel_all = cancelled_once(stage, lambda: self.app.acancel_all(task="*once"))
         self.redrive = cancelled_once(stage, self.app.dead_letters.aredrive)
         self.purge = cancelled_once(stage, self.app.dead_letters.apurge)
         on = self.app.schedules
@@ -520,6 +544,20 @@ async def arranged(stage: Stage, caller: Threads | Loop) -> None:
     assert stage.redis("KEYS", "*") == [b"sq:queues"]
 
 
+async def called_off(stage: Stage, caller: Threads | Loop) -> None:
+    """One task is cancelled; then all that wait: one that is delayed, and one that is queued."""
+    await caller.delay()
+    check_enqueued(stage, "1")
+    assert await caller.cancel()
+    for task_id, countdown in (("2", 60), ("3", 0)):
+        await stage.enqueue(task_id=task_id, countdown=countdown)
+    await caller.cancel_all()
+    stage.run(calls.create_group(QUEUE.returned))  # as any worker has it
+    stage.ends_as = State.CANCELLED
+    stage.check()
+    assert not stage.module.runs
+
+
 async def played(stage: Stage, life: Any, caller: type[Threads | Loop]) -> None:
     """Have a caller of some kind play a life."""
     playing = caller(stage)
@@ -563,6 +601,7 @@ WORKING = {
     long: ("renew",),
     stopped: ("give_back", "give_back#2"),
     scheduled: ("read_schedules", "define_schedule", "due_schedules", "due_schedules#2", "fire"),
+    cancelled: ("look", "give_back"),
     rescued: ("XREADGROUP", "give_back", "retire", "retire#2"),
 }
 CALLING = {
@@ -572,6 +611,7 @@ CALLING = {
         *("SMEMBERS", "read_schedules", "register_queues", "define_schedule", "read_schedules#2", "ZREM", "HKEYS"),
         *("resume_schedule", "remove_schedule"),
     ),
+    called_off: ("cancel", "TIME", "SMEMBERS", "ZSCAN", "brief", "cancel#2", "XREVRANGE", "survey", "cancel#3"),
     unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
 }

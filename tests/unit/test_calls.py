@@ -16,7 +16,7 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import batch, calls, diagnosis, durability, letters, reads, schedules, server, turns
+from streamq.broker import batch, calls, cancels, diagnosis, durability, letters, reads, schedules, server, turns
 from streamq.lifecycle import Park, State
 from streamq.limits import Limit, rule_of
 from streamq.message import Delivery, Lock, Malformed, Message, Terms
@@ -72,6 +72,18 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         letters.redrive(QUEUE, [(b"1-%d" % n, task_id) for n, task_id in enumerate(IDS)], reset=reset)
         for reset in (False, True)
     ],
+    "cancel": [
+        cancels.cancel(QUEUE, [], done=KEYS.done, ttl_ms=1000),
+        *(
+            cancels.cancel(
+                QUEUE, [cancels.Place(one, stream) for one in IDS], done=KEYS.done, ttl_ms=1000, running=running
+            )
+            for stream, _ in QUEUE.named_streams
+            for running in (False, True)
+        ),
+    ],
+    "survey": [cancels.survey(stream, b"-", b"1-1") for stream in QUEUE.streams],
+    "brief": [cancels.brief(QUEUE, IDS)],
     "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
     "fire": [
         schedules.fire(KEYS, QUEUE, DUE, MESSAGES, next_ms=2000, last="1000"),
@@ -132,7 +144,8 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "ability": (durability.ability("fsync"), lambda _: ()),
     "fsync_policy": (durability.fsync_policy(), lambda _: ()),
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
-    "newest": (letters.newest(QUEUE), lambda words: words[1:2]),
+    "scan": (cancels.scan(QUEUE.delayed, b"0"), lambda words: words[1:2]),
+    "newest": (letters.newest(QUEUE.dead), lambda words: words[1:2]),
     "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
     "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
@@ -153,7 +166,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (batch, calls, diagnosis, durability, letters, reads, schedules, server, turns)
+        for module in (batch, calls, cancels, diagnosis, durability, letters, reads, schedules, server, turns)
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -213,7 +226,8 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
 def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    of_operators = {"letters", "redrive", "read_schedules", "remove_schedule", "resume_schedule"}
+    of_operators = {"letters", "redrive", "survey", "brief"}
+    of_operators |= {"letters", "redrive", "read_schedules", "remove_schedule", "resume_schedule"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
@@ -323,7 +337,7 @@ def test_a_script_uses_the_keys_it_was_given(name):
 SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
 SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 2, "hold": 3, "wake": 3, "wake_all": 3}
 SHARED |= {"free_place": 1, "known": 1, "read_rule": 1}
-SHARED |= {"replace": 2, "put_off": 1}
+SHARED |= {"replace": 2, "put_off": 1, "page": 1, "remove": 1}
 
 
 @pytest.mark.parametrize("name", WHOLE)
