@@ -467,7 +467,8 @@ async def unique(stage: Stage, caller: Threads | Loop) -> None:
     """A unique task is enqueued, once more while it waits, and again when it has ended."""
     for first, second in (("1", "2"), ("3", "4")):
         result, duplicate = await caller.sole(first), await caller.sole(second)
-        assert (result.id, result.duplicate) == (first, False)
+        assert result.id == first
+        assert not result.duplicate or stage.struck  # if the reply got lost, it is its own duplicate
         assert (duplicate.id, duplicate.duplicate) == (first, True)
         check_enqueued(stage, first)
         async with stage.successor():
@@ -576,7 +577,7 @@ CALLING = {
     transacted: ("enqueue_all", "register_queues"),
     unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
-    paused: ("pause", "register_queues", "SMEMBERS", "measure", "DEL"),
+    paused: ("pause", "register_queues", "SMEMBERS", "measure", "ZRANGE", "held", "DEL"),
     moved: (
         *("ZRANGE", "ZCARD", "ZRANGE#2", "depart_later", "departing", "arrive", "register_queues", "forward"),
         *("XREVRANGE", "XINFO GROUPS", "XRANGE", "depart", "departing#2", "arrive#2", "forward#2"),

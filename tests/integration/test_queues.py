@@ -177,6 +177,24 @@ async def test_a_look_at_all_queues(lives, closing, connection, server_url):
     assert again.levels == default.levels
 
 
+async def test_tasks_that_wait_for_their_turn_are_counted(lives, closing, server_url):
+    """They are neither on a stream nor delayed."""
+    may_end = asyncio.Event()
+
+    @lives.app.task(concurrency=1)
+    async def limited() -> None:
+        await may_end.wait()
+
+    results = [limited.delay() for _ in range(3)]
+    async with asyncio.timeout(10), serving(job(server_url, lives)):
+        await until(lambda: lives.app.queues.list()[0].held == 2)
+        [info] = await lives.app.queues.alist()
+        assert (info.length, info.pending, info.held, info.delayed) == (0, 1, 2, 0)
+        may_end.set()
+        assert [await result.aget() for result in results] == [None] * 3
+    assert lives.app.queues.list()[0].held == 0
+
+
 async def test_rates_come_from_two_looks(lives, closing, server_url):
     """Messages that came, and those that ended, a second; also where they ended at once."""
     lives.once.delay()

@@ -86,6 +86,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         for reset in (False, True)
     ],
     "measure": [reads.measure(QUEUE)],
+    "held": [reads.held(QUEUE, MEMBERS), reads.held(QUEUE, [])],
     "pause": [pausing.pause(QUEUE)],
     "depart": [moving.depart(QUEUE, stream, "other", DELIVERIES) for stream in QUEUE.all_streams],
     "depart_later": [moving.depart_later(QUEUE, "other", IDS)],
@@ -147,6 +148,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "entries": (moving.entries(QUEUE, QUEUE.ready, b"0-0", b"9-9"), lambda words: words[1:2]),
     "members": (moving.members(QUEUE.moving), lambda words: words[1:2]),
     "count": (moving.count(QUEUE.delayed), lambda words: words[1:2]),
+    "rooms": (reads.rooms(QUEUE), lambda words: words[1:2]),
     "now": (reads.now(), lambda _: ()),
     "waiting": (turns.waiting(QUEUE, MEMBERS[-1], 10), lambda words: words[1:2]),
     "info": (diagnosis.info(), lambda _: ()),
@@ -235,7 +237,7 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
 def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    of_operators = {"letters", "redrive", "measure", "pause", "depart", "depart_later"}
+    of_operators = {"letters", "redrive", "measure", "held", "pause", "depart", "depart_later"}
     of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
