@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from streamq import bulk
 from streamq.broker.producer import Broker
+from streamq.cancellation import Cancellation, choose
 from streamq.config import Durability, Settings
 from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
@@ -186,6 +188,52 @@ class StreamQ:
             durability: what the end of the block waits for; None: what the app says.
         """
         return Transaction(self.broker, durability)
+
+    def cancel_all(
+        self,
+        *,
+        task: str | None = None,
+        queue: str | Iterable[str] | None = None,
+        older_than: float | datetime | None = None,
+        running: bool = False,
+        everything: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Cancel all tasks that wait and fit what is given, some hundred to a step; each as `AsyncResult.cancel` does.
+
+        What is enqueued meanwhile is left alone.
+
+        Args:
+            task: the task's name; ``*`` stands for any text, ``?`` for any character.
+            queue: the name of their queue, or several names.
+            older_than: enqueued at least so many seconds ago, or not after this time.
+            running: also those that workers have.
+            everything: has to be given if nothing else says which tasks are meant.
+            on_progress: called with the number of cancelled tasks, after each step.
+
+        Returns:
+            How many were cancelled.
+
+        Raises:
+            ConfigError: one of them cannot be used, or nothing says which tasks are meant.
+            BrokerError: Redis does not do what is asked. What was cancelled stays so; the rest can be by asking again.
+        """
+        chosen = choose(task=task, queue=queue, older_than=older_than, running=running, everything=everything)
+        return Cancellation(self.broker, chosen).run(on_progress)
+
+    async def acancel_all(
+        self,
+        *,
+        task: str | None = None,
+        queue: str | Iterable[str] | None = None,
+        older_than: float | datetime | None = None,
+        running: bool = False,
+        everything: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Cancel all tasks that wait and fit what is given, as `cancel_all` does."""
+        chosen = choose(task=task, queue=queue, older_than=older_than, running=running, everything=everything)
+        return await Cancellation(self.broker, chosen).arun(on_progress)
 
     @property
     def dead_letters(self) -> DeadLetters:

@@ -24,6 +24,7 @@ class Lease(Protocol):
     """What is known of the lease of a run while it goes on."""
 
     lost: bool
+    cancelled: bool
 
     @property
     def task(self) -> Weighed | None: ...  # noqa: D102
@@ -69,6 +70,15 @@ class Context:
     def lease_lost(self) -> bool:
         """The task has gone to another worker: whatever this run comes to will be refused, so it may as well end."""
         return self._lease is not None and self._lease.lost
+
+    @property
+    def cancelled(self) -> bool:
+        """The task was cancelled: whatever this run comes to will be refused, so it may as well end.
+
+        A run is also told by `asyncio.CancelledError`; this is for code in a thread that catches that, or cannot be
+        interrupted at any place: it can look here where it may stop.
+        """
+        return self._lease is not None and self._lease.cancelled
 
     def settle(self, units: float, limit: str | None = None) -> bool:
         """Say how many units of a limit's rate this run really took, in place of the `weight` it began with.

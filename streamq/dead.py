@@ -13,6 +13,8 @@ from streamq._redis.keys import QueueKeys
 from streamq._redis.scripts import Call
 from streamq.broker import calls, letters, reads
 from streamq.broker.producer import Broker
+from streamq.broker.walking import afollow, follow
+from streamq.choosing import checked_time, compiled, moment_ms
 from streamq.config import check_name, check_task_id
 from streamq.errors import ConfigError
 from streamq.inspector import DeadLetter, dead_letter
@@ -112,10 +114,10 @@ class DeadLetters:
             given["ids"] = frozenset(map(check_task_id, [ids] if isinstance(ids, str) else ids))
         for name, pattern in (("task", task), ("reason", reason)):
             if pattern is not None:
-                given[name] = _compiled(name, pattern)
+                given[name] = compiled(name, pattern)
         for name, time in (("older_than", older_than), ("newer_than", newer_than)):
             if time is not None:
-                given[name] = _checked_time(name, time)
+                given[name] = checked_time(name, time)
         if limit is not None:
             if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
                 raise ConfigError(f"limit must be a whole number of 1 or more, not {limit!r}")
@@ -123,11 +125,11 @@ class DeadLetters:
         return DeadLetters(self._broker, replace(self._choice, **given))
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        for page in self._pages(self._walk(_look)):
+        for page in follow(self._broker.sync, self._walk(_look)):
             yield from page
 
     async def __aiter__(self) -> AsyncIterator[DeadLetter]:
-        async for page in self._apages(self._walk(_look)):
+        async for page in afollow(self._broker.on_loop, self._walk(_look)):
             for letter in page:
                 yield letter
 
@@ -161,7 +163,7 @@ class DeadLetters:
             BrokerOutOfMemory: Redis is full. The letters that are left stay where they are.
         """
         work = _Redrive(reset, new_ids)
-        for _ in self._pages(self._walk(work)):
+        for _ in follow(self._broker.sync, self._walk(work)):
             if on_progress:
                 on_progress(work.counts.total)
         return work.counts
@@ -171,7 +173,7 @@ class DeadLetters:
     ) -> Redriven:
         """Put the letters back on their queues, as `redrive` does."""
         work = _Redrive(reset, new_ids)
-        async for _ in self._apages(self._walk(work)):
+        async for _ in afollow(self._broker.on_loop, self._walk(work)):
             if on_progress:
                 on_progress(work.counts.total)
         return work.counts
@@ -186,7 +188,7 @@ class DeadLetters:
             How many were deleted.
         """
         work = _Purge()
-        for _ in self._pages(self._walk(work)):
+        for _ in follow(self._broker.sync, self._walk(work)):
             if on_progress:
                 on_progress(work.count)
         return work.count
@@ -194,7 +196,7 @@ class DeadLetters:
     async def apurge(self, *, on_progress: Callable[[int], None] | None = None) -> int:
         """Delete the letters for good, as `purge` does."""
         work = _Purge()
-        async for _ in self._apages(self._walk(work)):
+        async for _ in afollow(self._broker.on_loop, self._walk(work)):
             if on_progress:
                 on_progress(work.count)
         return work.count
@@ -210,12 +212,12 @@ class DeadLetters:
             if left <= 0:
                 return
             # Letters that arrive from now on are left alone: one that is redriven may be back before the end.
-            last = yield letters.newest(queue)
+            last = yield letters.newest(queue.dead)
             if last is None:
                 continue
             if choice.older_than is not None:
-                last = min(last, b"%d" % _ms(choice.older_than, now_ms), key=_order)
-            first = b"-" if choice.newer_than is None else b"%d" % _ms(choice.newer_than, now_ms)
+                last = min(last, b"%d" % moment_ms(choice.older_than, now_ms), key=_order)
+            first = b"-" if choice.newer_than is None else b"%d" % moment_ms(choice.newer_than, now_ms)
             while left > 0 and (found := (yield letters.letters(queue, first, last))):
                 first = b"(" + found[-1].entry
                 page = [letter for letter in (dead_letter(queue.name, one) for one in found) if choice.fits(letter)]
@@ -223,27 +225,6 @@ class DeadLetters:
                 left -= len(page)
                 yield from deal(queue, page)
                 yield page
-
-    def _pages(self, walk: _Walk) -> Iterator[list[DeadLetter]]:
-        answer: Any = None
-        while (step := _next(walk, answer)) is not None:
-            answer = self._broker.sync.run(step) if isinstance(step, Call) else None
-            if not isinstance(step, Call):
-                yield step
-
-    async def _apages(self, walk: _Walk) -> AsyncIterator[list[DeadLetter]]:
-        answer: Any = None
-        while (step := _next(walk, answer)) is not None:
-            answer = await self._broker.on_loop.run(step) if isinstance(step, Call) else None
-            if not isinstance(step, Call):
-                yield step
-
-
-def _next(walk: _Walk, answer: Any) -> Call[Any] | list[DeadLetter] | None:
-    try:
-        return walk.send(answer)
-    except StopIteration:
-        return None
 
 
 def _look(_queue: QueueKeys, _page: list[DeadLetter]) -> Generator[Call[Any], Any, None]:
@@ -286,26 +267,6 @@ class _Purge:
     def __call__(self, queue: QueueKeys, page: list[DeadLetter]) -> Generator[Call[Any], Any, None]:
         if page:
             self.count += yield letters.purge(queue, [letter.entry for letter in page])
-
-
-def _compiled(name: str, pattern: str) -> re.Pattern[str]:
-    if not isinstance(pattern, str) or not pattern:
-        raise ConfigError(f"{name} must be some text, with * and ? for any, not {pattern!r}")
-    parts = (".*" if part == "*" else "." if part == "?" else re.escape(part) for part in re.split(r"([*?])", pattern))
-    return re.compile("".join(parts), re.DOTALL)
-
-
-def _checked_time(name: str, time: float | datetime) -> float | datetime:
-    is_number = isinstance(time, (int, float)) and not isinstance(time, bool) and 0 <= time < math.inf
-    if not is_number and not (isinstance(time, datetime) and time.tzinfo):
-        raise ConfigError(f"{name} must be 0 or more seconds, or a datetime with its time zone, not {time!r}")
-    return time
-
-
-def _ms(time: float | datetime, now_ms: int) -> int:
-    """Give a moment as entries have it; what lies before the beginning of time is its beginning."""
-    ms = time.timestamp() * 1000 if isinstance(time, datetime) else now_ms - time * 1000
-    return max(0, round(ms))
 
 
 def _order(entry: bytes) -> tuple[int, float]:

@@ -270,7 +270,7 @@ def _check_schedule(task: Task[..., Any]) -> None:
     """Refuse a schedule of what cannot be called without arguments, or has a name that ids cannot have."""
     if task.options.schedule:
         try:
-            call = Message("", task.name, task.queue, task.call_codec.encode((), {}))
+            call = Message("", task.name, task.queue, task.call_codec.encode((), {}), task.delay_ms)
         except TypeError as error:
             raise ConfigError(f"task {task.name}: a schedule calls it without arguments, but {error}") from None
         declared(task.name, task.options.schedule, task.options.missed, call)

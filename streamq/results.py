@@ -153,6 +153,27 @@ class AsyncResult(Generic[R]):
                 return error
         return failed
 
+    def cancel(self) -> bool:
+        """Have the task end as ``cancelled``, at once and for good, unless it has ended already.
+
+        One that waits will not be run. One that runs cannot commit anything any more, and its worker is told: an async
+        task is cancelled, in a thread `asyncio.CancelledError` is raised, as soon as it runs Python code, and a process
+        of the pool is killed. Whoever waits for its result gets `TaskCancelled`. Cancelling again does no harm.
+
+        Returns:
+            True if it is cancelled, by this call or before it; False if it has ended otherwise, or is not known.
+
+        Raises:
+            BrokerError: Redis cannot be asked. After `BrokerUnavailable` the task may be cancelled or not.
+        """
+        queue = self.queue or self._broker.find_queue(self.id)
+        return queue is not None and self._broker.cancel(queue, self.id)
+
+    async def acancel(self) -> bool:
+        """Have the task end as ``cancelled``, as `cancel` does."""
+        queue = self.queue or await self._broker.afind_queue(self.id)
+        return queue is not None and await self._broker.acancel(queue, self.id)
+
     def forget(self) -> bool:
         """Delete the record, now or as soon as the task has ended.
 

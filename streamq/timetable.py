@@ -15,7 +15,15 @@ from streamq.broker.schedules import StoredSchedule
 from streamq.errors import ConfigError
 from streamq.message import Message
 from streamq.results import AsyncResult
-from streamq.schedule.plan import Definition, Missed, check_missed, check_rule, check_schedule_name, read_definition
+from streamq.schedule.plan import (
+    Definition,
+    Missed,
+    check_call,
+    check_missed,
+    check_rule,
+    check_schedule_name,
+    read_definition,
+)
 from streamq.schedule.rules import Rule
 from streamq.tasks import Signature, new_task_id
 
@@ -79,7 +87,7 @@ class Schedules:
             The schedule as it is now.
 
         Raises:
-            ConfigError: a name, rule or policy that cannot be used; a call that has an id or a countdown; or the name
+            ConfigError: a name, rule or policy that cannot be used; a call that has an id or a time; or the name
                 is taken, by a schedule that is declared in code or that is in another queue.
             BrokerError: Redis cannot be asked; adding it again is safe.
         """
@@ -158,25 +166,23 @@ class Schedules:
             BrokerError: as for an enqueue.
         """
         message = self._run(self._call_of(name))
-        self._broker.enqueue(message)
-        return AsyncResult(message.id, message.queue, self._broker)
+        return self._result(message, self._broker.enqueue(message))
 
     async def arun_now(self, name: str) -> AsyncResult[Any]:
         """Enqueue the call of a schedule here and now, as `run_now` does."""
         message = await self._arun(self._call_of(name))
-        await self._broker.aenqueue(message)
-        return AsyncResult(message.id, message.queue, self._broker)
+        return self._result(message, await self._broker.aenqueue(message))
+
+    def _result(self, message: Message, there: str | None) -> AsyncResult[Any]:
+        result: AsyncResult[Any] = AsyncResult(message.id, message.queue, self._broker)
+        return result if there is None else result.of_another(there, is_chosen=False)
 
     # ---- what is asked of Redis, and how; the answers come from whoever sends it
 
     def _add(self, name: str, signature: Signature[Any], when: Rule, missed: Missed) -> _Walk[Schedule]:
-        call, keys = signature.message, self._broker.keys
-        if call.id or call.delay_ms:
-            raise ConfigError(
-                f"schedule {name}: its call can have neither a task_id nor a countdown: they come from it"
-            )
+        call, keys = check_call(signature.message, name), self._broker.keys
         queue = keys.queue(call.queue)
-        definition = Definition(call.task, when, missed, call.args, call.options)
+        definition = Definition(call.task, when, missed, call.args, call.options, call.terms)
         found = yield from self._find(name)
         if found is not None and found[0].name != queue.name:
             raise ConfigError(f"there is a schedule {name} in the queue {found[0].name}: remove it before")
@@ -244,7 +250,7 @@ class Schedules:
     def _call_of(self, name: str) -> _Walk[Message]:
         queue, _, stored = yield from self._there(name)
         what = _readable(name, stored)
-        return Message(new_task_id(), what.task, queue.name, what.args, options=what.options)
+        return Message(new_task_id(), what.task, queue.name, what.args, 0, what.options, what.terms)
 
     def _run(self, walk: _Walk[T]) -> T:
         answer: Any = None

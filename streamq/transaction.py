@@ -39,7 +39,7 @@ class Transaction:
         self._broker = broker
         self._durability = durability
         self._messages: list[Message] = []
-        self._results: list[AsyncResult[Any]] = []
+        self._results: list[tuple[AsyncResult[Any], bool]] = []  # each with whether the caller chose its id
         self._bytes = 0
         self._is_open = False
 
@@ -52,8 +52,7 @@ class Transaction:
 
         Returns:
             Its result. Until the block has ended the task is unknown, and `get` raises `UnknownTaskId`. If it was
-            enqueued already, as ``unique=`` has it, the end of the block makes this the result of the first, and sets
-            ``duplicate``.
+            enqueued already, the end of the block sets ``duplicate``, and has this be the result of the first.
 
         Raises:
             PayloadTooLarge: there would be over 1,000 calls in the transaction, or over 8 MiB of arguments. Unless it
@@ -73,7 +72,7 @@ class Transaction:
         self._messages.append(message)
         self._bytes = size
         result = signature.to_result(message, self._broker)
-        self._results.append(result)
+        self._results.append((result, signature.message.id != ""))
         return result
 
     def _begin(self) -> Self:
@@ -89,10 +88,11 @@ class Transaction:
         self._messages, self._bytes, self._is_open = [], 0, False
         return messages
 
-    def _tell(self, holders: dict[int, str]) -> None:
+    def _tell(self, there: dict[int, str]) -> None:
         """Have results be those of the tasks that are there in place of theirs."""
-        for position, holder in holders.items():
-            self._results[position].of_another(holder, is_chosen=False)
+        for position, task_id in there.items():
+            result, is_chosen = self._results[position]
+            result.of_another(task_id, is_chosen=is_chosen)
 
     def __enter__(self) -> Self:
         return self._begin()

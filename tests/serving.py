@@ -14,8 +14,9 @@ from streamq.worker.stop import Stop
 
 async def until(what: Callable[[], object]) -> None:
     """Poll `what` until it is true, while the loop goes on."""
-    while not what():  # noqa: ASYNC110 - it looks at the server
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(10):
+        while not what():  # noqa: ASYNC110 - it looks at the server
+            await asyncio.sleep(0.005)
 
 
 def job(url: str, module: Any, name: str = "w-1", **worker: Any) -> Job:

@@ -67,6 +67,16 @@ class QueueKeys:
         """The streams that may be there: that of returned messages, then those of the levels from 0."""
         return (self.returned, *self.levels)
 
+    def stream(self, name: str) -> str:
+        """The stream that a record calls `name`: most messages are in that of the level that most have."""
+        return self.returned if name == "returned" else self.levels[int(name or DEFAULT_LEVEL)]
+
+    @property
+    def named_streams(self) -> tuple[tuple[str, str], ...]:
+        """What records call the streams, and the streams: first those from which messages go to others."""
+        names = ("", *(str(level) for level in LEVELS if level != DEFAULT_LEVEL), "returned")
+        return tuple((name, self.stream(name)) for name in names)
+
     def room(self, member: str) -> tuple[str, str, str, str]:
         """The keys of one member of the rooms: its rule, its rate, who has places, and who waits."""
         base = f"{self._base}:{member}"

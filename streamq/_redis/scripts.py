@@ -17,6 +17,7 @@ T = TypeVar("T")
 Word = str | bytes | int | float
 
 _INCLUDE = re.compile(r"^--@include (\w+)$", re.MULTILINE)
+_SCRIPT = re.compile(r"^--@script (\w+)$", re.MULTILINE)
 _FOLDER = files(__package__) / "lua"
 
 
@@ -30,11 +31,12 @@ class Script:
 
 
 def load(name: str) -> Script:
-    """Read ``lua/<name>.lua``, with what it includes put in place."""
-    text = _INCLUDE.sub(
-        lambda found: (_FOLDER / f"_{found[1]}.lua").read_text("utf-8").rstrip(),
+    """Read ``lua/<name>.lua``, with what it includes put in place: parts of scripts, and scripts that it runs whole."""
+    text = _SCRIPT.sub(
+        lambda found: (_FOLDER / f"{found[1]}.lua").read_text("utf-8").partition("\n")[2].rstrip(),
         (_FOLDER / f"{name}.lua").read_text("utf-8"),
     )
+    text = _INCLUDE.sub(lambda found: (_FOLDER / f"_{found[1]}.lua").read_text("utf-8").rstrip(), text)
     # Servers name scripts by their SHA-1; nothing secret depends on it.
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 

@@ -18,7 +18,7 @@ from streamq.broker.order import Order
 from streamq.broker.rooms import Rooms
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
-from streamq.lifecycle import Park
+from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
@@ -242,6 +242,12 @@ class Fleet:
         with contextlib.suppress(StopIteration):
             while True:
                 answer = await self._commands.run(steps.send(answer))
+
+    async def state(self, delivery: Delivery) -> State:
+        """Look up where the task of a delivery is in its life."""
+        message = delivery.message
+        record = await self._commands.run(calls.look(self.keys.queue(message.queue), message.id))
+        return record.state
 
     def _learn(self, queue: str, found: calls.Due) -> bool:
         is_news = self._order.learn(queue, found.levels, paused=found.paused)

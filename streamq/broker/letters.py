@@ -66,9 +66,9 @@ class Redriven(NamedTuple):
     conflicts: int
 
 
-def newest(queue: QueueKeys) -> Call[bytes | None]:
-    """Find the id of the last dead letter; None if there is none."""
-    return Call(("XREVRANGE", queue.dead, "+", "-", "COUNT", 1), lambda reply: reply[0][0] if reply else None)
+def newest(stream: str) -> Call[bytes | None]:
+    """Find the id of the last entry of a stream; None if there is none."""
+    return Call(("XREVRANGE", stream, "+", "-", "COUNT", 1), lambda reply: reply[0][0] if reply else None)
 
 
 def letters(queue: QueueKeys, first: bytes, last: bytes) -> Call[list[Letter]]:

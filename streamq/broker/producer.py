@@ -15,10 +15,13 @@ from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
 from streamq.broker import bulk, calls
 from streamq.broker.batch import clarified, enqueue_all, have_terms
+from streamq.broker.cancels import cancel_one
 from streamq.broker.durability import confirmation, require
+from streamq.broker.moving import forget_there, look_there, watch_there
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
 from streamq.broker.turns import Stake, settle_weight
+from streamq.broker.walking import afollow, follow
 from streamq.config import DEFAULT_LEVEL, Durability, Settings, check_durability
 from streamq.errors import BrokerError, NotDurable
 from streamq.lifecycle import State
@@ -36,6 +39,7 @@ class Broker:
         check_url(settings.url)
         self.settings = settings
         self.keys = Keys(settings.namespace)
+        self.ttl_ms = round(settings.result_ttl * 1000)
         self._lock = threading.Lock()
         self._forget_connections()
 
@@ -232,30 +236,22 @@ class Broker:
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
-        record = self.sync.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
-        while record.moved_to:
-            record = self.sync.run(calls.watch(self.keys.queue(record.moved_to), task_id, self.client_id))
+        [record] = follow(self.sync, watch_there(self.keys, queue, task_id, self.client_id))
         return record
 
     async def awatch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
-        record = await self.on_loop.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
-        while record.moved_to:
-            record = await self.on_loop.run(calls.watch(self.keys.queue(record.moved_to), task_id, self.client_id))
+        [record] = [one async for one in afollow(self.on_loop, watch_there(self.keys, queue, task_id, self.client_id))]
         return record
 
     def look(self, queue: str, task_id: str) -> Record:
         """Read a record."""
-        record = self.sync.run(calls.look(self.keys.queue(queue), task_id))
-        while record.moved_to:
-            record = self.sync.run(calls.look(self.keys.queue(record.moved_to), task_id))
+        [record] = follow(self.sync, look_there(self.keys, queue, task_id))
         return record
 
     async def alook(self, queue: str, task_id: str) -> Record:
         """Read a record."""
-        record = await self.on_loop.run(calls.look(self.keys.queue(queue), task_id))
-        while record.moved_to:
-            record = await self.on_loop.run(calls.look(self.keys.queue(record.moved_to), task_id))
+        [record] = [one async for one in afollow(self.on_loop, look_there(self.keys, queue, task_id))]
         return record
 
     def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
@@ -268,17 +264,22 @@ class Broker:
 
     def forget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
-        found: bool | str = queue
-        while isinstance(found, str):
-            found = self.sync.run(calls.forget(self.keys.queue(found), task_id))
+        [found] = follow(self.sync, forget_there(self.keys, queue, task_id))
         return found
 
     async def aforget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
-        found: bool | str = queue
-        while isinstance(found, str):
-            found = await self.on_loop.run(calls.forget(self.keys.queue(found), task_id))
+        [found] = [one async for one in afollow(self.on_loop, forget_there(self.keys, queue, task_id))]
         return found
+
+    def cancel(self, queue: str, task_id: str) -> bool:
+        """Cancel a task that has not ended; False if it has, or is not known."""
+        return any(follow(self.sync, cancel_one(self.keys, queue, task_id, self.ttl_ms)))
+
+    async def acancel(self, queue: str, task_id: str) -> bool:
+        """Cancel a task that has not ended; False if it has, or is not known."""
+        steps = afollow(self.on_loop, cancel_one(self.keys, queue, task_id, self.ttl_ms))
+        return True in [found async for found in steps]
 
     def find_queue(self, task_id: str) -> str | None:
         """Look through all known queues for the one that has a record of this id."""

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from streamq._redis.keys import GROUP, QueueKeys
+from streamq._redis.keys import Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
-from streamq.config import DEFAULT_LEVEL
+from streamq.broker.batch import Put, enqueue_all
 from streamq.message import Message
-from streamq.sending import level_of
 
 _DUE = load("due_schedules")
 _FIRE = load("fire")
@@ -94,28 +93,36 @@ def due_schedules(queue: QueueKeys, passed_over: int, limit: int) -> Call[DueSch
 
 
 def fire(
-    queue: QueueKeys, one: DueSchedule, messages: Sequence[Message], *, task: str, args: bytes, next_ms: int, last: str
-) -> Call[bool]:
-    """Put messages of a schedule on its queue, which is due next at `next_ms`; False if another has dealt with it.
+    keys: Keys,
+    queue: QueueKeys,
+    one: DueSchedule,
+    messages: Sequence[Message],
+    *,
+    next_ms: int,
+    last: str,
+    before: Put | None = None,
+) -> Call[Put | None]:
+    """Enqueue messages of a schedule, which is due next at `next_ms`; None if another has dealt with it.
 
     Args:
-        queue: the queue's keys.
+        keys: of the namespace.
+        queue: those of the queue.
         one: the schedule as it was seen.
-        messages: of its instants; all have the same task and arguments.
-        task: the name of that task.
-        args: those arguments.
+        messages: of its instants.
         next_ms: when it is due next.
         last: the last of the instants, Redis time in ms; empty if there is none.
+        before: what came of the same call before, if locks are to be looked up; see `batch.enqueue_all`.
     """
-    upcoming, definitions, fired, _ = queue.timetable
-    level = level_of(messages[0].options) if messages else DEFAULT_LEVEL
-    keys = [upcoming, definitions, fired, queue.levels[level], queue.delayed]
-    words: list[Word] = [GROUP, queue.events, queue.name, one.name, one.definition, one.due_ms, next_ms, last]
-    words += (task, args)
-    for message in messages:
-        keys.append(queue.record(message.id))
-        words += (message.id, message.options)
-    return Call(("EVALSHA", _FIRE.digest, len(keys), *keys, *words), bool, _FIRE)
+    inner = enqueue_all(keys, messages, before)
+    number = int(inner.words[2])
+    of_all, args = inner.words[3 : 3 + number], inner.words[3 + number :]
+    touched = (*of_all, *queue.timetable[:3])
+    words = (*args, one.name, one.definition, one.due_ms, next_ms, last)
+
+    def read(reply: Any) -> Put | None:
+        return inner.parse(reply) if reply else None
+
+    return Call(("EVALSHA", _FIRE.digest, len(touched), *touched, *words), read, _FIRE)
 
 
 def define_schedule(

@@ -13,6 +13,7 @@ from streamq.errors import StreamqError
 _COMMANDS = {
     "beat": "Not needed: workers fire the schedules. Says how.",
     "call": "Enqueue a task by its name.",
+    "cancel": "Cancel tasks that have not ended.",
     "dead": "Show, redrive or purge dead letters.",
     "demo": "Watch real work survive the kill of a worker.",
     "doctor": "Tell whether a server is fit for streamq.",

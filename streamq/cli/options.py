@@ -17,6 +17,21 @@ from streamq.errors import BrokerError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+
+
+class Age(click.ParamType[float]):
+    """A time span such as ``90``, ``90s``, ``2h`` or ``1d12h``, in seconds."""
+
+    name = "age"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it, or fail as click wants it."""
+        parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw]?)", value)
+        if not parts or "".join(number + unit for number, unit in parts) != value:
+            self.fail(f"{value!r} is no time span such as 90s, 30m, 2h or 1d12h", param, ctx)
+        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
+
 
 def server_options(command: F) -> F:
     """Add the options that say where the app's data is; `settings_of` takes their values."""
@@ -77,3 +92,13 @@ def stop_waiting(task_id: str) -> NoReturn:
     """End the command after a Ctrl-C, as shells expect it."""
     click.echo(f"\nstreamq: stopped waiting; task {task_id} goes on", err=True)
     sys.exit(130)
+
+
+@contextmanager
+def progress(label: str, count: Callable[[], int]) -> Iterator[Callable[[int], None] | None]:
+    """Give a function that moves a bar; None where nobody looks on. `count` finds out how much there is to do."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    with click.progressbar(length=count(), label=label, file=sys.stderr) as bar:
+        yield lambda done: bar.update(done - bar.pos)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, cast, get_args
 
 from streamq.errors import ConfigError
-from streamq.message import Message
+from streamq.message import Lock, Message, Terms
 from streamq.schedule.rules import Cron, Every, Rule, read_rule
 from streamq.sending import read_steering
 
@@ -35,6 +35,7 @@ class Definition:
         missed: what becomes of instants at which no worker could fire it.
         args: the arguments of each call, as `codec` encodes them.
         options: what else workers are to heed, as `sending` encodes it.
+        terms: on which terms each call is enqueued.
     """
 
     task: str
@@ -42,16 +43,19 @@ class Definition:
     missed: Missed
     args: bytes
     options: bytes = b""
+    terms: Terms | None = None
 
     def encode(self) -> bytes:
         """Give the form in which it is stored: the same for what is the same, so that changes show."""
-        said = {
+        said: dict[str, Any] = {
             "task": self.task,
             "rule": self.rule.to_dict(),
             "missed": self.missed,
             "args": self.args.decode(),
             "options": self.options.decode(),
         }
+        if self.terms:
+            said["terms"] = self.terms._asdict() | {"lock": self.terms.lock and self.terms.lock._asdict()}
         return json.dumps(said, separators=(",", ":"), sort_keys=True, ensure_ascii=False).encode()
 
     def message(self, name: str, queue: str, instant_ms: int) -> Message:
@@ -61,7 +65,7 @@ class Definition:
             ValueError: the stored options cannot be read.
         """
         options = replace(read_steering(self.options), scheduled_ms=instant_ms).encode()
-        return Message(message_id(name, instant_ms), self.task, queue, self.args, options=options)
+        return Message(message_id(name, instant_ms), self.task, queue, self.args, 0, options, self.terms)
 
 
 def read_definition(stored: bytes) -> Definition:
@@ -74,19 +78,43 @@ def read_definition(stored: bytes) -> Definition:
     match said:
         case {"task": str(task), "rule": rule, "missed": "skip" | "one" | "all", "args": str(args), **more}:
             options = str(more.get("options", ""))
-            return Definition(task, read_rule(rule), said["missed"], args.encode(), options.encode())
+            terms = _read_terms(more.get("terms"))
+            return Definition(task, read_rule(rule), said["missed"], args.encode(), options.encode(), terms)
     raise ValueError(f"no schedule: {said!r}")
+
+
+def _read_terms(stored: Any) -> Terms | None:
+    if stored is None:
+        return None
+    try:
+        return Terms(**stored)._replace(lock=Lock(**stored["lock"]) if stored["lock"] else None)
+    except (LookupError, TypeError) as error:
+        raise ValueError(f"no terms: {stored!r}") from error
+
+
+def check_call(call: Message, name: str) -> Message:
+    """Return `call` if a schedule can enqueue it.
+
+    Raises:
+        ConfigError: it says itself when it is to be enqueued, or under which id.
+    """
+    if call.id or call.delay_ms:
+        raise ConfigError(
+            f"schedule {name}: its call can have no task_id, countdown, eta or debounce: id and time come from the rule"
+        )
+    return call
 
 
 def declared(task: str, rules: Sequence[Rule], missed: Missed, call: Message) -> dict[str, Definition]:
     """Name the schedules that the code of a task declares: the first as the task, the others with a number.
 
     Raises:
-        ConfigError: the task's name cannot be that of a schedule.
+        ConfigError: the task's name cannot be that of a schedule, or the call cannot be that of one.
     """
+    check_call(call, task)
     names = [task if number == 1 else f"{task}#{number}" for number in range(1, len(rules) + 1)]
     return {
-        check_schedule_name(name): Definition(task, rule, missed, call.args, call.options)
+        check_schedule_name(name): Definition(task, rule, missed, call.args, call.options, call.terms)
         for name, rule in zip(names, rules, strict=True)
     }
 
@@ -156,7 +184,9 @@ def check_schedule(schedule: Rule | Iterable[Rule] | None) -> tuple[Rule, ...]:
     """
     if schedule is None:
         return ()
-    rules = tuple(map(check_rule, schedule if isinstance(schedule, Iterable) else (schedule,)))
+    several = isinstance(schedule, Iterable) and not isinstance(schedule, str)
+    given = cast("Iterable[Rule]", schedule if several else (schedule,))
+    rules = tuple(map(check_rule, given))
     if len(set(rules)) < len(rules):
         raise ConfigError(f"a rule is twice in a schedule: {', '.join(map(str, rules))}")
     return rules

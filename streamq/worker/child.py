@@ -25,6 +25,7 @@ from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lease import Lease
 from streamq.worker.listener import Listener
+from streamq.worker.losses import Losses
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 from streamq.worker.processes import PoolSettings, ProcessPool
@@ -174,7 +175,15 @@ class _Child:
             fleet, worker.queues, job.tasks.values(), job.started_ms + clock.offset_ms(), outage=outage
         )
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
-        self._listener = Listener(job.settings, worker.queues, self._promoter, self._lost)
+        self._losses = Losses(
+            fleet,
+            self._holdings,
+            self._executor,
+            self._processes,
+            counters=self._counters,
+            cancel_lost=worker.cancel_lost,
+        )
+        self._listener = Listener(job.settings, worker.queues, self._promoter, self._losses.cancelled)
         self._stacks = Stacks(self._holdings)
         reporter = Reporter(worker, self._executor, outage, self._counters)
         self._watchdog = Watchdog(self._stacks, reporter, self._counters, job.say, worker.stuck_after)
@@ -184,19 +193,19 @@ class _Child:
         self._watchdog.start()
         self._committing = asyncio.create_task(self._committer.run(), name="committer")
         self._fetching = asyncio.create_task(self._fetcher.run(), name="fetcher")
+        self._listening = asyncio.create_task(self._listener.run(), name="listener")
         self._gating = asyncio.create_task(self._gate.run(), name="gate")
         self._helpers = [
             asyncio.create_task(self._reaper.run(), name="reaper"),
             asyncio.create_task(self._promoter.run(), name="promoter"),
             asyncio.create_task(self._scheduler.run(), name="scheduler"),
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
-            asyncio.create_task(self._listener.run(), name="listener"),
         ]
 
     async def until(self, stop: Stop) -> None:
         """Wait for the wish to stop; a service that ends by an error of ours ends the process, and says why."""
         asked = asyncio.create_task(stop.asked.wait())
-        services = [self._committing, self._fetching, self._gating, *self._helpers]
+        services = [self._committing, self._fetching, self._listening, self._gating, *self._helpers]
         await asyncio.wait([asked, *services], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         for service in services:
@@ -211,20 +220,7 @@ class _Child:
 
     def _lost_in_thread(self, stream: str, entry: bytes) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed
-            self._loop.call_soon_threadsafe(self._lost, stream, entry)
-
-    def _lost(self, stream: str, entry: bytes) -> None:
-        run = self._holdings.get(stream, entry)
-        # Of an ended run nothing may be pending because it was committed a moment ago; if not, it will be refused.
-        if run is not None and not run.ended and not run.lost:
-            run.lost = True
-            message = run.delivery.message
-            self._counters["leases_lost", ""] += 1
-            _log.warning("the lease of task %s (%s) has gone to another worker", message.id, message.task)
-            if self._job.worker.cancel_lost:
-                self._executor.cancel(run)
-            else:
-                self._processes.lost(run)
+            self._loop.call_soon_threadsafe(self._losses.lost, stream, entry)
 
     async def end(self, stop: Stop) -> None:
         """Stop in order: nothing more is read, what has not started goes back, what runs may end, the rest goes back.
@@ -240,6 +236,7 @@ class _Child:
         await self._fetching  # at most the BLOCK of one read
         await self._give_back(self._executor.take_waiting())
         await self._let_run(stop)
+        self._listening.cancel()
         cut = self._holdings.all()
         for run in cut:
             self._executor.cancel(run)
@@ -255,6 +252,7 @@ class _Child:
                 await self._gate.tell()
                 await self._heartbeat.say("offline")
                 await self._fleet.retire()
+        await self._losses.close()
         self._executor.close()
         await self._processes.close()
         await asyncio.to_thread(self._lease.stop)
@@ -265,11 +263,12 @@ class _Child:
         deadline = self._loop.time() + self._job.worker.grace
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
-                at_once = asyncio.create_task(stop.at_once.wait())
+                at_once: asyncio.Future[bool] = asyncio.create_task(stop.at_once.wait())
                 try:
                     while len(self._holdings) and not stop.at_once.is_set():
-                        progress = asyncio.create_task(self._holdings.progress())
-                        await asyncio.wait([progress, at_once], return_when=asyncio.FIRST_COMPLETED)
+                        progress = self._holdings.progress()
+                        either: list[asyncio.Future[Any]] = [progress, at_once]
+                        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
                         progress.cancel()
                 finally:
                     at_once.cancel()

@@ -149,9 +149,11 @@ class Committer:
         self._counters[what, run.task.name if run.task is not None else ""] += 1
 
     def _fenced(self, run: Run) -> None:
+        if run.cancelled:
+            return
         message = run.delivery.message
         self._count("fenced", run)
-        text = "task %s (%s) was given to another worker meanwhile: this outcome is refused"
+        text = "task %s (%s) was given to another worker meanwhile, or cancelled: this outcome is refused"
         _log.warning(text, message.id, message.task)
 
     async def _patiently(self, send: Callable[[], Awaitable[T]]) -> T:

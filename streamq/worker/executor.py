@@ -1,7 +1,7 @@
 """Runs deliveries: async tasks on the event loop, sync tasks in threads, and some in processes of their own.
 
-Those that ask for a process get one, and those under which so many workers have died that the next death is the last:
-it must be theirs, and not that of a neighbour. Those under which one has died begin a few at a time.
+Those that ask for a process get one, and those under which so many workers have died that the next death is the last,
+which must be theirs, and not that of a neighbour.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Executor:
         self._in_processes = Lane(worker.pool_processes, self._start_in_process)
         self._suspects = Lane(_SUSPECTS, self._start_in_process)
         self._lanes = (self._on_loop, self._in_threads, self._in_processes, self._suspects)
-        self._trial = Trial((self._on_loop, self._in_threads), holdings, say, self._start)
+        self._trial = Trial((self._on_loop, self._in_threads), holdings, say, self._is_over, self._start)
         if gate is not None:
             gate.guard(self._lanes, settle, self._start)
         self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
@@ -118,19 +118,15 @@ class Executor:
             task, delivery = run.task, run.delivery
             if task is None or delivery.version > VERSION:
                 self._settle(run, unroutable(delivery))
-            elif len(delivery.message.args) > most:
-                error = PayloadTooLarge(
-                    f"its {len(delivery.message.args)} bytes of arguments are over max_payload {most}"
-                )
+            elif (size := len(delivery.message.args)) > most:
+                error = PayloadTooLarge(f"its {size} bytes of arguments are over max_payload {most}")
                 self._settle(run, self._in_its_context(run, failed, task, delivery, error))
             elif delivery.message.options and (outcome := self._in_its_context(run, heed, run)) is not None:
                 self._settle(run, outcome)
             elif delivery.deaths or task.options.pool:
                 self._trial.put(run, self._lane_of(task, delivery.deaths))
-            elif task.is_async:
-                self._on_loop.waiting.append(run)
             else:
-                self._in_threads.waiting.append(run)
+                (self._on_loop if task.is_async else self._in_threads).waiting.append(run)
         self._start()
 
     def _in_its_context(self, run: Run, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -147,20 +143,30 @@ class Executor:
         for lane in self._lanes:
             while lane.waiting and lane.running < lane.size:
                 run = lane.waiting.popleft()
-                if run.lost:
-                    self._holdings.drop(run)
-                    continue
-                if run.expires_ms and (outcome := self._in_its_context(run, expiry, run)) is not None:
-                    self._settle(run, outcome)
+                if (run.lost or run.expires_ms) and self._is_over(run):
                     continue
                 lane.running += 1
                 lane.start(run)
 
+    def _is_over(self, run: Run) -> bool:
+        """Whether a run must not begin any more, having waited too long; then it is held no longer."""
+        if run.lost:
+            self._holdings.drop(run)
+        elif run.expires_ms and (outcome := self._in_its_context(run, expiry, run)) is not None:
+            self._settle(run, outcome)
+        else:
+            return False
+        return True
+
     def _start_on_loop(self, run: Run) -> None:
+        if run.delivery.deaths:
+            self._trial.begins(run)
         # A context of its own: this may be called from within another task's.
         run.handle = self._loop.create_task(self._run_on_loop(run), context=self._blank.copy())
 
     def _start_in_thread(self, run: Run) -> None:
+        if run.delivery.deaths:
+            self._trial.begins(run)
         self._threads.submit(run, self._run_in_thread)
 
     def _start_in_process(self, run: Run) -> None:
@@ -214,12 +220,11 @@ class Executor:
     async def _run_in_process(self, run: Run) -> None:
         assert run.task is not None  # noqa: S101 - begin() saw to it
         running.set((run.delivery, self._state, run))
-        lane = self._lane_of(run.task, run.delivery.deaths)
         try:
             outcome = await self._processes.run(run) if run.handle is not None else Abandoned()
         except asyncio.CancelledError:
             outcome = Abandoned()
-        lane.running -= 1
+        self._lane_of(run.task, run.delivery.deaths).running -= 1
         self._ended(run, outcome)
 
     def _run_in_thread(self, run: Run) -> Outcome:
@@ -231,33 +236,33 @@ class Executor:
             args, kwargs = task.call_codec.decode(delivery.message.args)
             if task.options.bind:
                 args = (context_of(delivery, self._state, run), *args)
-            if task.is_limited:
-                value = self._call_within(run, lambda: task.function(*args, **kwargs))
-            else:
-                value = task.function(*args, **kwargs)
+            value = self._call(run, task, args, kwargs)
             return succeeded(task, delivery, value, self._settings.max_result)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a task must not end the worker
-            return Abandoned() if run.ended else failed(task, delivery, error)
+            return Abandoned() if run.ended or run.cancelled else failed(task, delivery, error)
 
-    def _call_within(self, run: Run, call: Callable[[], Any]) -> Any:
-        assert run.task is not None  # noqa: S101 - begin() saw to it
-        options = run.task.options
-        self._threads.limit(run)
+    def _call(self, run: Run, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
+            self._threads.enter(run)
             try:
-                self._loop.call_soon_threadsafe(self._limits.begin, run, self._threads.interrupt)
-                return call()
+                if run.cancelled:
+                    raise asyncio.CancelledError
+                if task.is_limited:
+                    self._loop.call_soon_threadsafe(self._limits.begin, run, self._threads.interrupt)
+                return task.function(*args, **kwargs)
             finally:
-                self._threads.unlimit(run)
+                self._threads.leave(run)
         except TaskTimeout as error:
-            raise timed_out(options.timeout or options.hard_timeout or 0) from error
+            if task.is_limited:
+                raise timed_out(task.options.timeout or task.options.hard_timeout or 0) from error
+            raise
 
     def _thread_ended(self, run: Run, outcome: object) -> None:
         self._in_threads.running -= 1
         self._limits.end(run)
-        if isinstance(outcome, TaskTimeout):
+        if isinstance(outcome, BaseException):
             assert run.task is not None  # noqa: S101 - begin() saw to it
-            outcome = failed(run.task, run.delivery, outcome)
+            outcome = Abandoned() if run.cancelled else failed(run.task, run.delivery, outcome)
         self._ended(run, outcome)  # type: ignore[arg-type]
 
     def _overrun(self, run: Run) -> None:
@@ -309,6 +314,11 @@ class Executor:
         # One that has not made its first step would not even come to say that its place is free.
         if handle is not None and inspect.getcoroutinestate(handle.get_coro()) != inspect.CORO_CREATED:  # type: ignore[arg-type]
             handle.cancel()
+
+    def stop(self, run: Run) -> None:
+        """Cut a run short that is not wanted any more; in a thread by an exception."""
+        self.cancel(run)
+        self._threads.interrupt(run, asyncio.CancelledError)
 
     def close(self) -> None:
         """Let the threads end."""

@@ -62,10 +62,11 @@ class Fetcher:
             if room <= 0:
                 await self._holdings.progress()
                 continue
-            asked = time.monotonic()
+            asked = self._holdings.reading_since = time.monotonic()
             try:
                 fetched = await self._fleet.fetch(room)
                 runs = self._executor.hold(fetched.deliveries)
+                self._holdings.reading_since = float("inf")
                 if time.monotonic() - asked > self._lease_seconds / 2:
                     runs = await self._without_what_is_anothers(runs)
                 await self._attend(fetched, runs)

@@ -43,10 +43,12 @@ class Holdings:
     """All runs of this process. The lease thread reads it; only the event loop writes.
 
     Attributes:
+        reading_since: when the read began that is under way, whose messages are not here yet; infinite: there is none.
         on_drop: is called for a run for whose end others may wait, when it is held no longer.
     """
 
     def __init__(self) -> None:
+        self.reading_since = float("inf")
         self._runs: dict[tuple[str, bytes], Run] = {}
         self._progress: asyncio.Future[None] | None = None
         self.on_drop: Callable[[Run], None] | None = None
@@ -68,11 +70,11 @@ class Holdings:
             self.on_drop(run)
         self.nudge()
 
-    async def progress(self) -> None:
-        """Wait until a run has ended or is held no longer."""
+    def progress(self) -> asyncio.Future[None]:
+        """Give what is done when, from now on, a run has ended or is held no longer."""
         if self._progress is None:
             self._progress = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._progress)
+        return asyncio.shield(self._progress)
 
     def nudge(self) -> None:
         """Wake those who wait for progress."""

@@ -8,7 +8,6 @@ import ctypes
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from streamq.errors import TaskTimeout
 from streamq.worker.holdings import Run
@@ -25,19 +24,14 @@ def _let_it_strike() -> None:
         pass
 
 
-@dataclass
-class _Limited:
-    """User code that runs under a time limit: in which thread, and whether the limit has struck."""
-
-    ident: int
-    struck: bool = False
+_STRIKES = (TaskTimeout, asyncio.CancelledError)
 
 
 class ThreadPool:
     """Runs functions in at most `size` threads and reports what they return to the event loop.
 
-    A thread cannot be killed. A time limit raises `TaskTimeout` in it, which a call that blocks in C sees only when
-    it returns.
+    A thread cannot be killed. A time limit raises `TaskTimeout` in it, and a cancellation `asyncio.CancelledError`, as
+    in an async task; a call that blocks in C sees that only when it returns.
 
     Args:
         size: threads at most.
@@ -55,10 +49,11 @@ class ThreadPool:
         self._idle = 0
         self._lock = threading.Lock()
         self._more_work = threading.Condition(self._lock)
-        self._limited: dict[Run, _Limited] = {}
+        self._inside: dict[Run, int] = {}  # the threads that run the user's code
+        self._struck: set[Run] = set()
 
     def submit(self, run: Run, function: Callable[[Run], object]) -> None:
-        """Have `function` called with `run` in a thread; it must not raise anything but a time limit's error."""
+        """Have `function` called with `run` in a thread; it must not raise anything but what `interrupt` does."""
         with self._more_work:
             self._work.append((run, function))
             if self._idle < len(self._work) and len(self._threads) < self.size:
@@ -73,7 +68,8 @@ class ThreadPool:
             run, function = item
             outcome = contextvars.Context().run(self._call, run, function)
             with self._lock:
-                self._limited.pop(run, None)
+                self._inside.pop(run, None)  # `leave` may have been struck itself
+                self._struck.discard(run)
                 self._ended.append((run, outcome))
                 wake = len(self._ended) == 1  # else the wake-up that is under way will see this one too
             if wake:
@@ -94,7 +90,7 @@ class ThreadPool:
     def _call(self, run: Run, function: Callable[[Run], object]) -> object:
         try:
             return function(run)
-        except TaskTimeout as error:  # it struck between the function's end and `unlimit`
+        except _STRIKES as error:  # it struck between the function's end and `leave`
             return error
 
     def _collect(self) -> None:
@@ -103,32 +99,34 @@ class ThreadPool:
         for run, outcome in ended:
             self._report(run, outcome)
 
-    def limit(self, run: Run) -> None:
+    def enter(self, run: Run) -> None:
         """Note that the calling thread now runs user code that `interrupt` may end."""
-        with self._lock:
-            self._limited[run] = _Limited(threading.get_ident())
+        self._inside[run] = threading.get_ident()
 
-    def unlimit(self, run: Run) -> None:
-        """Note that the user code has ended. A time limit that has struck just then must not hit what comes next.
+    def leave(self, run: Run) -> None:
+        """Note that the user code has ended. What has struck just then must not hit what comes next.
 
         It cannot be taken back: on Python 3.11 PyThreadState_SetAsyncExc with NULL leaves the interpreter looking for
         an exception for ever, and one that is traced hangs. So it is waited for, which takes a few bytecodes.
         """
         try:
-            with self._lock:
-                limited = self._limited.pop(run)
-            if limited.struck:
+            # Without the lock, because nearly always nobody interrupts: each of these is one step for the interpreter.
+            if self._inside.pop(run, None) is None or run in self._struck:
+                with self._lock:  # until the exception is on its way
+                    self._inside.pop(run, None)
+                    self._struck.discard(run)
                 _let_it_strike()
-        except TaskTimeout:
+        except _STRIKES:
             pass
 
-    def interrupt(self, run: Run) -> None:
-        """Raise `TaskTimeout` in the thread that runs the user code of `run`, if it still does; once at most."""
+    def interrupt(self, run: Run, error: type[BaseException] = TaskTimeout) -> None:
+        """Raise `error` in the thread that runs the user code of `run`, if one still does."""
         with self._lock:
-            limited = self._limited.get(run)
-            if limited is not None and not limited.struck:
-                limited.struck = True
-                _raise_in(limited.ident, TaskTimeout)
+            ident = self._inside.pop(run, None)
+            if ident is not None:
+                self._struck.add(run)
+                _raise_in(ident, error)
+                self._inside[run] = ident
 
     def close(self) -> None:
         """Let the idle threads end. Those that are stuck are daemons and end with the process."""

@@ -28,6 +28,7 @@ from streamq.worker.outage import Outage
 _log = logging.getLogger("streamq.worker")
 
 _SWEEP_SECONDS = (0.6, 1.4)
+_LONGEST_READ_SECONDS = 1.2  # if nothing comes
 _COUNT = 100  # of larger sweeps one call can take several ms of the server's time
 _STEPS = 10  # in one stream and sweep; the next sweep goes on from there
 _START = b"0-0"
@@ -56,6 +57,7 @@ class Reaper:
         self._outage = outage
         self._counters = counters
         self._lease_ms = round(lease_seconds * 1000)
+        self._unread_seconds = max(lease_seconds, _LONGEST_READ_SECONDS)
         self._died = f"no sign of life for {lease_seconds:g} s"
         self._forgotten_ms = round(max(_FORGOTTEN_LEASES * lease_seconds, _FORGOTTEN_LEAST_SECONDS) * 1000)
         self._cursors: defaultdict[str, bytes] = defaultdict(lambda: _START)
@@ -69,6 +71,8 @@ class Reaper:
                 raise RuntimeError("the lease thread has ended: what is held here would be taken for abandoned")
             if not self._lease.is_good or self._outage.left_leases_unrenewed(self._lease_ms / 1000):
                 continue  # after a gap our own work must be renewed first, and that of others, or it looks abandoned
+            if time.monotonic() - self._holdings.reading_since > self._unread_seconds:
+                continue  # the event loop was blocked: what it was sent meanwhile looks abandoned, and is read first
             try:
                 for stream in self._fleet.streams:
                     await self.sweep(stream)

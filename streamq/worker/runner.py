@@ -61,6 +61,8 @@ class Line:
 class _Lease:
     """The lease of what runs."""
 
+    cancelled = False  # then this process is killed
+
     def __init__(self, task: Task[..., Any] | None = None) -> None:
         self.lost = False
         self.task = task

@@ -13,13 +13,14 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from streamq.broker import schedules
 from streamq.broker.fleet import Fleet
 from streamq.broker.schedules import DueSchedule
 from streamq.errors import BrokerError, BrokerUnavailable
+from streamq.message import Message
 from streamq.schedule.plan import Definition, declared, plan, read_definition
 from streamq.tasks import Task
 from streamq.worker.outage import Outage
@@ -123,22 +124,23 @@ class Scheduler:
 
     async def _fire(self, queue: str, one: DueSchedule, definition: Definition, now_ms: int) -> bool:
         """Fire the instants that are due; False if another was faster, or has changed the schedule."""
-        keys = self._queues[queue]
         is_ours = True
         while is_ours and one.due_ms <= now_ms:
             instants, next_ms = plan(one.name, definition, one.due_ms, now_ms)
-            call = schedules.fire(
-                keys,
-                one,
-                [definition.message(one.name, queue, instant) for instant in instants],
-                task=definition.task,
-                args=definition.args,
-                next_ms=next_ms,
-                last=str(instants[-1]) if instants else "",
-            )
-            is_ours = await self._fleet.run(call)
+            messages = [definition.message(one.name, queue, instant) for instant in instants]
+            last = str(instants[-1]) if instants else ""
+            is_ours = await self._put(queue, one, messages, next_ms=next_ms, last=last)
             one = one._replace(due_ms=next_ms)
         return is_ours
+
+    async def _put(self, queue: str, one: DueSchedule, messages: Sequence[Message], *, next_ms: int, last: str) -> bool:
+        keys, put = self._fleet.keys, None
+        while put is None or put.seen:
+            call = schedules.fire(keys, self._queues[queue], one, messages, next_ms=next_ms, last=last, before=put)
+            put = await self._fleet.run(call)
+            if put is None:
+                return False
+        return True
 
     def _say_once(self, name: str, what: str) -> None:
         if name not in self._told:

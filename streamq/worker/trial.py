@@ -14,7 +14,7 @@ from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import Lane
 
 _YOUNG_SECONDS = 0.25
-_YOUNG_LEAST = 4
+_YOUNG_LEAST = 2
 _ROUNDS = 16  # in which a full worker's runs can all begin
 
 
@@ -25,22 +25,29 @@ class Trial:
 
     Args:
         lanes: where they run.
-        holdings: where they are noted.
+        holdings: where it is told that there may be room for more.
         say: sends a message to the supervisor.
-        again: called when more may begin.
+        is_over: tells of a run that it must not begin any more, and sees to it.
+        go_on: called when more may begin.
 
     Attributes:
         waiting: how many wait for their turn.
     """
 
     def __init__(
-        self, lanes: Sequence[Lane], holdings: Holdings, say: Callable[..., None], again: Callable[[], None]
+        self,
+        lanes: Sequence[Lane],
+        holdings: Holdings,
+        say: Callable[..., None],
+        is_over: Callable[[Run], bool],
+        go_on: Callable[[], None],
     ) -> None:
         self.waiting = 0
         self._lanes = lanes
         self._holdings = holdings
         self._say = say
-        self._again = again
+        self._is_over = is_over
+        self._go_on = go_on
         self._loop = asyncio.get_running_loop()
         self._places = max(_YOUNG_LEAST, sum(lane.size for lane in lanes) // _ROUNDS)
         self._young: dict[Run, asyncio.TimerHandle] = {}
@@ -60,20 +67,26 @@ class Trial:
             while lane.on_trial and lane.free > 0 and len(self._young) < self._places:
                 run = lane.on_trial.popleft()
                 self.waiting -= 1
-                if run.lost:
-                    self._holdings.drop(run)
+                if self._is_over(run):
                     continue
                 self._young[run] = self._loop.call_later(_YOUNG_SECONDS, self._grown, run)
-                self._begun.add(run)
-                self._tell("begun", run)
                 lane.running += 1
                 lane.start(run)
 
+    def begins(self, run: Run) -> None:
+        """Note that a run begins, which may first have had to ask whether it may."""
+        if run in self._young:
+            self._young[run].cancel()
+        self._young[run] = self._loop.call_later(_YOUNG_SECONDS, self._grown, run)
+        self._begun.add(run)
+        self._tell("begun", run)
+
     def _grown(self, run: Run) -> None:
         del self._young[run]
-        self._tell("grown", run)
-        self._again()
-        self._holdings.nudge()  # there may be room for more
+        if run in self._begun:
+            self._tell("grown", run)
+        self._go_on()
+        self._holdings.nudge()
 
     def ended(self, run: Run) -> None:
         """Note the end of a run that had deaths, whether it was on trial or not."""

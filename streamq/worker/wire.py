@@ -35,14 +35,18 @@ def pack_delivery(delivery: Delivery) -> bytes:
     """Say that a delivery is to be run."""
     message = delivery.message
     counts = (delivery.fence, delivery.enqueued_ms, delivery.attempt, delivery.deaths, delivery.since_ms)
-    header = {"run": [message.id, message.task, message.queue], "counts": counts, "options": message.options.decode()}
+    header = {
+        "run": [message.id, message.task, message.queue],
+        "counts": counts,
+        "options": message.options.decode("latin-1"),
+    }
     return pack(header, message.args)
 
 
 def unpack_delivery(frame: Frame) -> Delivery:
     """Read what is to be run; where it is pending is the worker's business."""
     task_id, task, queue = frame.header["run"]
-    message = Message(task_id, task, queue, frame.body, options=frame.header["options"].encode())
+    message = Message(task_id, task, queue, frame.body, options=frame.header["options"].encode("latin-1"))
     return Delivery(message, "", b"", *frame.header["counts"])
 
 

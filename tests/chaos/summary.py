@@ -23,7 +23,7 @@ from tests.chaos.rows import controls
 
 STORIES = {
     "1": "workers and server killed, processes frozen, connections cut",
-    "2": "the same, and tasks of up to two leases",
+    "2": "tasks of up to two leases; workers killed, connections cut",
     "3": "replies to enqueues lost",
     "4": "workers replaced, one after the other",
     "5 always": "server killed, its log synced each time",
@@ -37,7 +37,7 @@ STORIES = {
     "12": "programs that enqueue killed",
     "13": "delays and retries, under kills and restarts",
     "14": "new tasks, and workers that lack them",
-    "16": "Sentinel failovers, by a kill and by a cut",
+    "16": "Sentinel failovers, by a kill and by a cut; half of the calls durable",
 }
 TAKEN_OUT = {
     "fence": "the fence",
@@ -64,13 +64,16 @@ def _cells(name: str, story: str, reports: Sequence[Report]) -> tuple[str, ...]:
     p50 = [one.recovery_p50 for one in reports if one.recovery_p50 is not None]
     most = [one.recovery_max for one in reports if one.recovery_max is not None]
     destroyed = sum(one.more.get("losses_injected", 0) for one in reports)
-    lost = sum(one.lost for one in reports) - destroyed
+    undurable = sum(one.more.get("lost_without_durability", 0) for one in reports)
+    lost = [str(sum(one.lost for one in reports) - destroyed)]
+    lost += [f"{destroyed:,} destroyed"] if destroyed else []
+    lost += [f"{undurable:,} not durable"] if undurable else []
     return (
         name,
         story,
         f"{sum(one.faults.total() for one in reports):,}",
         f"{sum(one.tasks for one in reports):,}",
-        f"{lost}, and {destroyed:,} destroyed" if destroyed else str(lost),
+        ", ".join(lost),
         str(sum(one.committed_again for one in reports)),
         f"{sum(one.fenced for one in reports):,}",
         f"{statistics.median(p50):.1f} s, {max(most):.1f} s" if p50 else "",
@@ -80,7 +83,9 @@ def _cells(name: str, story: str, reports: Sequence[Report]) -> tuple[str, ...]:
 def _by_server(reports: Iterable[Report]) -> dict[str, list[Report]]:
     servers: defaultdict[str, list[Report]] = defaultdict(list)
     for one in reports:
-        servers[one.server].append(one)
+        # A failover is played by servers of its own, whatever server was asked for.
+        kind = next((kind for kind in ("redis", "valkey") if kind in one.versions), "")
+        servers[f"{kind.title()} {one.versions[kind]}" if kind else one.server].append(one)
     return servers
 
 

@@ -119,7 +119,8 @@ def one_line(run):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "call", "dead", "dead list", "dead purge", "events", "queues", "queues move", "result", "worker"]
+    "command",
+    ["", "call", "cancel", "dead", "dead list", "dead purge", "events", "queues", "queues move", "result", "worker"],
 )
 def test_help_answers_without_heavy_imports(command):
     """Help is there at once, for nothing is imported that it does not need."""

@@ -8,17 +8,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from streamq import State, by, results
+from streamq import State, by, cron, results
 from streamq._redis.keys import GROUP, Keys
 from streamq.broker import blame, calls, moving, rescue
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.message import Message
-from streamq.worker import child, promoter, reaper
+from streamq.schedule.plan import message_id
+from streamq.worker import child, promoter, reaper, scheduler
 from streamq.worker.child import Job
 from streamq.worker.stop import Stop
 from tests.proxy import SCRIPTS, Fault, Proxy, Strike
@@ -33,6 +36,7 @@ STOP = "stop"
 CANCEL = "cancel"
 QUEUE = Keys("sq").queue("default")
 OLD = Keys("sq").queue("old")
+RULE = cron("0 0 1 1 *")
 
 
 class Stage:
@@ -166,6 +170,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(child, "_BLOCK_SECONDS", 0.2)
     monkeypatch.setattr(reaper, "_SWEEP_SECONDS", (0.03, 0.06))
     monkeypatch.setattr(promoter, "_LONGEST_SECONDS", 0.05)
+    monkeypatch.setattr(scheduler, "_LONGEST_SECONDS", 0.05)
     monkeypatch.setattr(results, "_LOOK_AGAIN_SECONDS", 0.1)
     return monkeypatch.setattr
 
@@ -334,6 +339,26 @@ async def stopped(stage: Stage) -> None:
         await stage.ended()
 
 
+async def cancelled(stage: Stage) -> None:
+    """A task that runs is cancelled, of which the worker is not told; it finds out when it renews the lease."""
+    task_id = await stage.enqueue("held")
+    async with stage.worker():
+        await until(lambda: stage.module.runs)
+        stage.patch(stage.module.app.broker, "keys", Unheard("sq"))
+        await asyncio.to_thread(stage.module.app.result(task_id, queue="default").cancel)
+        stage.ends_as = State.CANCELLED
+        await until(lambda: "look" in stage.proxy.names)
+
+
+class Unheard(Keys):
+    """Keys of queues to whose signals nobody listens."""
+
+    def _queue(self, name: str) -> Any:
+        queue = super()._queue(name)
+        queue.signals = "nobody"
+        return queue
+
+
 async def rescued(stage: Stage) -> None:
     """A child has died; its supervisor hands back what it held."""
     await stage.enqueue()
@@ -356,6 +381,23 @@ async def carried(stage: Stage) -> None:
     stage.redis("SREM", "sq:queues", "old")
 
 
+async def scheduled(stage: Stage) -> None:
+    """The code of a task declares a schedule, which comes due, and is fired."""
+    task = stage.module.held
+    stage.patch(task, "options", replace(task.options, schedule=(RULE,)))
+    upcoming = QUEUE.timetable[0]
+    new_year = round(datetime(datetime.now(UTC).year, 1, 1, tzinfo=UTC).timestamp() * 1000)
+    task_id = message_id(task.name, new_year)
+    async with stage.worker():
+        await until(lambda: stage.redis("EXISTS", upcoming))
+        stage.redis("ZADD", upcoming, new_year, task.name)
+        await until(lambda: stage.module.runs[task_id])
+        stage.expect(task_id)
+        stage.module.go_on()
+        await stage.ended()
+        await until(lambda: stage.struck or not stage.strike)  # another may have been faster
+
+
 # ---- lives of callers
 
 
@@ -373,12 +415,20 @@ class Threads:
         self.status = in_thread(result.status)
         self.forget = in_thread(result.forget)
         self.find = in_thread(self.app.result("1").status)
+        self.cancel = in_thread(result.cancel)
+        self.cancel_all = in_thread(lambda: self.app.cancel_all(task="*once"))
         self.redrive = in_thread(self.app.dead_letters.redrive)
         self.purge = in_thread(self.app.dead_letters.purge)
         self.measure = in_thread(self.app.queues.list)
-        self.pause = in_thread(lambda: self.app.queues.pause("default"))
-        self.resume = in_thread(lambda: self.app.queues.resume("default"))
+        self.pause_queue = in_thread(lambda: self.app.queues.pause("default"))
+        self.resume_queue = in_thread(lambda: self.app.queues.resume("default"))
         self.move = in_thread(lambda: self.app.queues.move("old", "default"))
+        on = self.app.schedules
+        self.add = in_thread(lambda: on.add("often", self._once.s(), RULE))
+        self.schedules = in_thread(on.list)
+        self.pause = in_thread(lambda: on.pause("often"))
+        self.resume = in_thread(lambda: on.resume("often"))
+        self.remove = in_thread(lambda: on.remove("often"))
         self.close = in_thread(self.app.close)
 
     def _transact(self) -> None:
@@ -401,12 +451,20 @@ class Loop:
         self.status = cancelled_once(stage, result.astatus)
         self.forget = cancelled_once(stage, result.aforget)
         self.find = cancelled_once(stage, self.app.result("1").astatus)
+        self.cancel = cancelled_once(stage, result.acancel)
+        self.cancel_all = cancelled_once(stage, lambda: self.app.acancel_all(task="*once"))
         self.redrive = cancelled_once(stage, self.app.dead_letters.aredrive)
         self.purge = cancelled_once(stage, self.app.dead_letters.apurge)
         self.measure = cancelled_once(stage, self.app.queues.alist)
-        self.pause = cancelled_once(stage, lambda: self.app.queues.apause("default"))
-        self.resume = cancelled_once(stage, lambda: self.app.queues.aresume("default"))
+        self.pause_queue = cancelled_once(stage, lambda: self.app.queues.apause("default"))
+        self.resume_queue = cancelled_once(stage, lambda: self.app.queues.aresume("default"))
         self.move = cancelled_once(stage, lambda: self.app.queues.amove("old", "default"))
+        on = self.app.schedules
+        self.add = cancelled_once(stage, lambda: on.aadd("often", self._once.s(), RULE))
+        self.schedules = cancelled_once(stage, on.alist)
+        self.pause = cancelled_once(stage, lambda: on.apause("often"))
+        self.resume = cancelled_once(stage, lambda: on.aresume("often"))
+        self.remove = cancelled_once(stage, lambda: on.aremove("often"))
         self.close = self.app.aclose
 
     async def _transact(self) -> None:
@@ -497,10 +555,10 @@ async def redriven(stage: Stage, caller: Threads | Loop) -> None:
 async def paused(stage: Stage, caller: Threads | Loop) -> None:
     """The queue is paused, looked at, and resumed; then its task runs."""
     stage.run(calls.enqueue(QUEUE, [Message("1", stage.module.once.name, "default", b"[]")]))
-    await caller.pause()
+    await caller.pause_queue()
     [info] = await caller.measure()
     assert (info.paused, info.length) == (True, 1)
-    await caller.resume()
+    await caller.resume_queue()
     assert not stage.redis("EXISTS", QUEUE.paused)
     check_enqueued(stage, "1")
     async with stage.successor():
@@ -525,6 +583,34 @@ async def moved(stage: Stage, caller: Threads | Loop) -> None:
         await stage.ended()
     stage.check()
     assert stage.module.runs == {"1": 1, "2": 1}
+
+
+async def arranged(stage: Stage, caller: Threads | Loop) -> None:
+    """A schedule is added, looked at, paused, resumed and removed."""
+    added = await caller.add()
+    assert (added.name, added.rule, added.paused) == ("often", RULE, False)
+    await caller.pause()
+    [paused] = await caller.schedules()
+    assert paused.paused
+    await caller.resume()
+    assert await caller.schedules() == (added,)
+    await caller.remove()
+    assert await caller.schedules() == ()
+    assert stage.redis("KEYS", "*") == [b"sq:queues"]
+
+
+async def called_off(stage: Stage, caller: Threads | Loop) -> None:
+    """One task is cancelled; then all that wait: one that is delayed, and one that is queued."""
+    await caller.delay()
+    check_enqueued(stage, "1")
+    assert await caller.cancel()
+    for task_id, countdown in (("2", 60), ("3", 0)):
+        await stage.enqueue(task_id=task_id, countdown=countdown)
+    await caller.cancel_all()
+    stage.run(calls.create_group(QUEUE.returned))  # as any worker has it
+    stage.ends_as = State.CANCELLED
+    stage.check()
+    assert not stage.module.runs
 
 
 async def played(stage: Stage, life: Any, caller: type[Threads | Loop]) -> None:
@@ -569,12 +655,19 @@ WORKING = {
     tidied: ("XINFO CONSUMERS", "retire"),
     long: ("renew",),
     stopped: ("give_back", "give_back#2"),
+    scheduled: ("read_schedules", "define_schedule", "due_schedules", "due_schedules#2", "fire"),
+    cancelled: ("look", "give_back"),
     rescued: ("XREADGROUP", "give_back", "retire", "retire#2"),
     carried: ("ZRANGE", "departing", "arrive", "forward", "register_queues#2"),
 }
 CALLING = {
     called: (SET_UP, "enqueue", "register_queues", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
     transacted: ("enqueue_all", "register_queues"),
+    arranged: (
+        *("SMEMBERS", "read_schedules", "register_queues", "define_schedule", "read_schedules#2", "ZREM", "HKEYS"),
+        *("resume_schedule", "remove_schedule"),
+    ),
+    called_off: ("cancel", "TIME", "SMEMBERS", "ZSCAN", "brief", "cancel#2", "XREVRANGE", "survey", "cancel#3"),
     unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
     paused: ("pause", "register_queues", "SMEMBERS", "measure", "ZRANGE", "held", "DEL"),

@@ -124,6 +124,16 @@ async def test_callers_who_know_the_old_queue_alone_get_their_results(lives, clo
         result.get(1)
 
 
+async def test_a_task_that_was_moved_is_cancelled_where_it_is(lives, closing, connection):
+    """Whoever knows the old queue alone can do so too; nothing is left of its message."""
+    for cancel in (lambda result: asyncio.to_thread(result.cancel), lambda result: result.acancel()):
+        result = lives.once.delay()
+        assert await lives.app.queues.amove("default", "other") == (1, 0)
+        assert await cancel(result)
+        assert result.status() is lives.app.result(result.id, queue="other").status() is State.CANCELLED
+    assert not connection.client.execute_command("EXISTS", Keys("sq").queue("other").delayed)
+
+
 async def test_a_worker_goes_on_with_an_interrupted_move(lives, closing, server_url, connection, quick):
     """The mover was killed when the message had left the queue; nobody makes the move again."""
     result = lives.once.using(task_id="1").delay()

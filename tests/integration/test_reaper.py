@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 
 import pytest
 
@@ -155,6 +156,34 @@ async def test_what_lay_unread_and_is_anothers_is_not_begun(any_server, basic, f
     assert len(begun.holdings) == 1
     assert counters["leases_lost", ""] == 1
     assert [one.forget() for one in (first, second)] == [True, True]
+
+
+class Renewing:
+    """Stands for the thread that renews."""
+
+    is_good = True
+
+    def is_alive(self):
+        return True
+
+
+async def test_what_lies_unread_is_not_abandoned(any_server, basic, fleets, connection, monkeypatch):
+    """After a block of the event loop the worker first reads what it was sent meanwhile."""
+    looked = []
+    monkeypatch.setattr(reaper.random, "uniform", lambda *_: looked.append(1) or 0.001)
+    result = basic.add.delay(1, 1)
+    fleet = await fleets("blocked")
+    await fetch_all(fleet, 1)
+    sweeper = Reaper(fleet, Holdings(), Renewing(), Outage(), counters=Counters(), lease_seconds=0.0)
+    sweeper._holdings.reading_since = time.monotonic() - 1.5
+    sweeping = asyncio.create_task(sweeper.run())
+    await asyncio.to_thread(until, lambda: len(looked) > 10)
+    assert pending(connection) == 1
+    sweeper._holdings.reading_since = time.monotonic()
+    await asyncio.to_thread(until, lambda: pending(connection) == 0)
+    sweeping.cancel()
+    await asyncio.gather(sweeping, return_exceptions=True)
+    assert result.record().deaths == 1
 
 
 async def test_what_lay_unread_is_not_abandoned(any_server, basic, fleets, connection):

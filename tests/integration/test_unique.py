@@ -66,7 +66,9 @@ def test_in_bulk(sole, connection):
     assert firsts[2].id == known.id
     assert [result.queue for result in firsts[:3]] == ["mails", "default", "mails"]
     assert not any(result.duplicate for result in results[1200:])
-    assert (length(connection), length(connection, "sq:{mails}:stream:5")) == (305, 300)
+    chosen = [sole.plain.using(task_id="1").s(1), sole.report.s(1), sole.plain.using(task_id="1").s(1)]
+    assert [result.duplicate for result in sole.app.enqueue_many(chosen)] == [False, True, True]
+    assert (length(connection), length(connection, "sq:{mails}:stream:5")) == (306, 300)
 
 
 def test_in_a_transaction(sole, connection):
@@ -82,8 +84,10 @@ def test_in_a_transaction(sole, connection):
     assert {result.status() for result in results} == {State.QUEUED}
     with transaction as batch:
         again = batch.enqueue(sole.report.s(3))
+        chosen = [batch.enqueue(sole.plain.using(task_id="1").s(2)) for _ in range(2)]
     assert not again.duplicate
-    assert length(connection) == 4
+    assert [(result.id, result.duplicate) for result in chosen] == [("1", False), ("1", True)]
+    assert length(connection) == 5
 
 
 def test_many_threads_enqueue_one_task(sole, connection):

@@ -24,7 +24,7 @@ def later(task_id, *, delay_ms=60_000, **more):
 
 
 def put(q, *messages):
-    """Put messages as a broker does; returns the ids of the holders, by position."""
+    """Put messages as a broker does; returns the ids of the tasks that are there in place of some, by position."""
     found = None
     while found is None or found.seen:
         found = q.run(batch.enqueue_all(q.keys, messages, found))
@@ -63,13 +63,12 @@ def test_a_free_lock_costs_one_call(q):
 @pytest.mark.parametrize("rule", ["queued", "running", "done"])
 def test_sending_again_is_no_duplicate_of_itself(q, rule):
     """The reply was lost, also that of a call that took a lock over."""
-    assert put(q, call("1", rule)) == put(q, call("1", rule)) == {}
+    assert [put(q, call("1", rule)) for _ in range(2)] == [{}, {0: "1"}]
     q.redis("DEL", q.ready)
     seen = q.run(batch.enqueue_all(q.keys, [call("2", rule)]))
-    for _ in range(2):
-        again = q.run(batch.enqueue_all(q.keys, [call("2", rule)], seen))
-        assert (again.there, again.seen) == ({}, {})
-    assert put(q, call("2", rule)) == {}
+    sent = [q.run(batch.enqueue_all(q.keys, [call("2", rule)], seen)) for _ in range(2)]
+    assert [(one.there, one.seen) for one in sent] == [({}, {}), ({0: "2"}, {})]
+    assert put(q, call("2", rule)) == {0: "2"}
     assert ids(q) == ["2"]
     assert put(q, call("3", rule)) == {0: "2"}
 
@@ -228,6 +227,22 @@ def test_without_such_a_time_it_stays_while_it_is_used(q):
     assert 1_050_000 < q.redis("PTTL", LOCK) <= 1_060_001  # a due time is never early, but up to 1 ms late
 
 
+@pytest.mark.parametrize("level", [0, 9])
+def test_on_each_level(q, level):
+    """Where the holder is to be found its lock says."""
+    urgent = b'{"level":%d}' % level
+    put(q, call("1", "queued", options=urgent))
+    assert put(q, call("2", "queued")) == {0: "1"}
+    [delivery] = q.fetch(stream=q.queue.levels[level])
+    assert put(q, call("2", "running")) == {0: "1"}
+    q.give_back(delivery)
+    assert put(q, call("2", "queued")) == {0: "1"}
+    assert put(q, call("2", "running", options=urgent)) == {0: "1"}
+    q.redis("DEL", q.returned)
+    assert put(q, call("2")) == {}
+    assert put(q, call("3", options=urgent)) == {0: "2"}
+
+
 # ---- several at once
 
 
@@ -247,7 +262,7 @@ def test_of_two_that_find_it_stale_one_takes_it(q):
 def test_of_equal_calls_in_one_batch_the_first_is_put(q):
     """Also where the lock had a holder that is no more."""
     for first, second in (("1", "2"), ("3", "4")):
-        assert put(q, call(first), call(second), call(first)) == {1: first}
+        assert put(q, call(first), call(second), call(first)) == {1: first, 2: first}
         assert ids(q) == [first]
         q.finish(*q.fetch())
 
@@ -271,7 +286,7 @@ def test_each_queue_has_its_own(q):
 def test_a_known_id_is_left_alone_whatever_its_lock(q):
     put(q, call("1"))
     q.enqueue("2")
-    assert put(q, call("2")) == {}
+    assert put(q, call("2")) == {0: "2"}
     assert ids(q) == ["1", "2"]
 
 

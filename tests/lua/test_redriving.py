@@ -64,12 +64,12 @@ def test_a_part_is_read_by_its_times(q, die):
     assert [letter.entry for letter in read(q, two)] == [two, three]
     assert [letter.entry for letter in read(q, one, two)] == [one, two]
     assert read(q, b"(" + three) == []
-    assert q.run(letters.newest(q.queue)) == three
+    assert q.run(letters.newest(q.queue.dead)) == three
 
 
 def test_where_nobody_died_there_is_nothing(q):
     assert read(q) == []
-    assert q.run(letters.newest(q.queue)) is None
+    assert q.run(letters.newest(q.queue.dead)) is None
     assert q.run(letters.purge(q.queue, [b"1-1"])) == 0
 
 

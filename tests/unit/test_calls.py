@@ -19,6 +19,7 @@ from streamq._redis.scripts import Call
 from streamq.broker import (
     batch,
     calls,
+    cancels,
     diagnosis,
     durability,
     letters,
@@ -41,7 +42,6 @@ MESSAGES = [Message(task_id, "shop.buy", QUEUE.name, b"[]", delay) for delay, ta
 DELIVERIES = [Delivery(message, QUEUE.ready, b"1-%d" % n, n, 1) for n, message in enumerate(MESSAGES)]
 SETTLEMENTS = [calls.Settlement(delivery, State.SUCCEEDED, b"1") for delivery in DELIVERIES]
 DUE = schedules.DueSchedule("nightly", 1000, b"{}", None)
-FIRED = {"task": "shop.buy", "args": b"[]", "next_ms": 2000}
 RULE = rule_of(Limit(rate="100/m", concurrency=5, name="openai"))
 STAKES = [turns.Stake(turns.limit_member("openai", key), RULE, 2.5) for key in ("", *IDS)]
 MEMBERS = [*(stake.member for stake in STAKES), *map(turns.order_member, IDS)]
@@ -93,10 +93,22 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "departing": [moving.departing(QUEUE, IDS)],
     "arrive": [moving.arrive(QUEUE, "other", [(task_id, b"1", [b"state", b"delayed"]) for task_id in IDS])],
     "forward": [moving.forward(QUEUE, [(task_id, arrived) for task_id in IDS]) for arrived in (False, True)],
+    "cancel": [
+        cancels.cancel(QUEUE, [], done=KEYS.done, ttl_ms=1000),
+        *(
+            cancels.cancel(
+                QUEUE, [cancels.Place(one, stream) for one in IDS], done=KEYS.done, ttl_ms=1000, running=running
+            )
+            for stream, _ in QUEUE.named_streams
+            for running in (False, True)
+        ),
+    ],
+    "survey": [cancels.survey(stream, b"-", b"1-1") for stream in QUEUE.streams],
+    "brief": [cancels.brief(QUEUE, IDS)],
     "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
     "fire": [
-        schedules.fire(QUEUE, DUE, MESSAGES, last="1000", **FIRED),
-        schedules.fire(QUEUE, DUE, [], last="", **FIRED),
+        schedules.fire(KEYS, QUEUE, DUE, MESSAGES, next_ms=2000, last="1000"),
+        schedules.fire(KEYS, QUEUE, DUE, [], next_ms=2000, last=""),
     ],
     "define_schedule": [schedules.define_schedule(QUEUE, "nightly", b"{}", 1000, since) for since in (None, 500)],
     "read_schedules": [schedules.read_schedules(QUEUE, ["nightly", "hourly"]), schedules.read_schedules(QUEUE, [])],
@@ -143,7 +155,6 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "listeners": (server.listeners(), lambda _: ()),
     "server_info": (server.server_info(), lambda _: ()),
     "resume": (pausing.resume(QUEUE), lambda words: words[1:2]),
-    "last_entry": (moving.last_entry(QUEUE.ready), lambda words: words[1:2]),
     "last_delivered": (moving.last_delivered(QUEUE.ready), lambda words: words[2:3]),
     "entries": (moving.entries(QUEUE, QUEUE.ready, b"0-0", b"9-9"), lambda words: words[1:2]),
     "members": (moving.members(QUEUE.moving), lambda words: words[1:2]),
@@ -156,7 +167,8 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "ability": (durability.ability("fsync"), lambda _: ()),
     "fsync_policy": (durability.fsync_policy(), lambda _: ()),
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
-    "newest": (letters.newest(QUEUE), lambda words: words[1:2]),
+    "scan": (cancels.scan(QUEUE.delayed, b"0"), lambda words: words[1:2]),
+    "newest": (letters.newest(QUEUE.dead), lambda words: words[1:2]),
     "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
     "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
@@ -177,7 +189,20 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (batch, calls, diagnosis, durability, letters, moving, pausing, reads, schedules, server, turns)
+        for module in (
+            batch,
+            calls,
+            cancels,
+            diagnosis,
+            durability,
+            letters,
+            moving,
+            pausing,
+            reads,
+            schedules,
+            server,
+            turns,
+        )
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -237,7 +262,7 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
 def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    of_operators = {"letters", "redrive", "measure", "held", "pause", "depart", "depart_later"}
+    of_operators = {"letters", "redrive", "survey", "brief", "measure", "held", "pause", "depart", "depart_later"}
     of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
@@ -348,7 +373,7 @@ def test_a_script_uses_the_keys_it_was_given(name):
 SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
 SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 2, "hold": 3, "wake": 3, "wake_all": 3}
 SHARED |= {"free_place": 1, "known": 1, "read_rule": 1}
-SHARED |= {"replace": 2, "put_off": 1}
+SHARED |= {"replace": 2, "put_off": 1, "page": 1, "remove": 1}
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -635,7 +635,7 @@ async def test_what_goes_on_for_a_while_after_a_death_lets_others_begin(make_ben
     monkeypatch.setattr(trial, "_YOUNG_SECONDS", 0.01)
     bench = make_bench(concurrency=10)
     ids = [with_deaths(bench, "wait", 1) for _ in range(12)]
-    assert bench.executor.busy == 4
+    assert bench.executor.busy == 2
     await eventually(lambda: len(told(bench, "grown")) == 10)
     assert bench.executor.busy == 10
     assert bench.executor.room() <= 0

@@ -126,12 +126,12 @@ def _spin(seconds: float) -> None:
 def spin_until_struck(runs: Runs, began: threading.Event) -> Callable[[Run], object]:
     def function(run: Run) -> object:
         try:
-            runs.pool.limit(run)
+            runs.pool.enter(run)
             try:
                 began.set()
                 _spin(5)
             finally:
-                runs.pool.unlimit(run)
+                runs.pool.leave(run)
         except TaskTimeout:
             return "struck"
         return "not struck"
@@ -157,8 +157,8 @@ async def test_an_interrupt_after_the_end_strikes_nobody(make_pool):
     runs = make_pool(1)
 
     def limited(run: Run) -> str:
-        runs.pool.limit(run)
-        runs.pool.unlimit(run)
+        runs.pool.enter(run)
+        runs.pool.leave(run)
         return "done"
 
     first = runs.submit(limited)
@@ -171,7 +171,7 @@ async def test_an_interrupt_after_the_end_strikes_nobody(make_pool):
     assert await runs.result(second) is True
 
 
-async def test_an_interrupt_before_the_limit_strikes_nobody(make_pool):
+async def test_an_interrupt_before_the_users_code_strikes_nobody(make_pool):
     """Only user code is struck, never what the pool does around it."""
     runs = make_pool(1)
     began, gate = threading.Event(), threading.Event()
@@ -199,12 +199,12 @@ async def test_an_interrupt_never_leaks_into_the_next_run(make_pool, switch_ofte
             pass
 
     def limited(run: Run, seconds: float) -> str:
-        runs.pool.limit(run)
+        runs.pool.enter(run)
         try:
             began.append(time.perf_counter())
             spin(seconds)
         finally:
-            runs.pool.unlimit(run)
+            runs.pool.leave(run)
         return "done"
 
     def unlimited(_: Run) -> str:

@@ -26,6 +26,7 @@ def test_a_call_without_options_says_nothing():
     [
         Steering(level=0),
         Steering(expires_ms=1_700_000_000_000),
+        Steering(scheduled_ms=1_700_000_000_000),
         Steering(expires_after_ms=1500),
         Steering(ordering_key="Kunde 7", fairness_key="ü"),
         Steering(limits=(("mail", "a:b", 1.5), ("llm", "", 2000.0))),

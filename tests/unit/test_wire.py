@@ -43,10 +43,12 @@ def test_a_frame_arrives_as_it_was_sent(header, body):
     assert sent(pack(header, body)) == (header, body)
 
 
-@given(st.text(), text, text, st.binary(), number, number, number, number, number)
-def test_a_delivery_arrives_as_it_was_sent(task_id, task, queue, args, fence, enqueued, attempt, deaths, since):
+@given(st.text(), text, text, st.binary(), st.binary(), number, number, number, number, number)
+def test_a_delivery_arrives_as_it_was_sent(
+    task_id, task, queue, args, options, fence, enqueued, attempt, deaths, since
+):
     """But for the place where it is pending, which only the worker needs."""
-    message = Message(task_id, task, queue, args)
+    message = Message(task_id, task, queue, args, options=options)
     delivery = Delivery(message, "sq:{q}:stream:5", b"1-1", fence, enqueued, attempt, deaths, since)
     assert unpack_delivery(sent(pack_delivery(delivery))) == delivery._replace(stream="", entry=b"")
 

@@ -137,13 +137,13 @@ async def test_those_who_wait_for_progress_are_woken():
     holdings = Holdings()
     run = held(1)
     holdings.add(run)
-    waiting = [asyncio.create_task(holdings.progress()) for _ in range(3)]
+    waiting = [holdings.progress() for _ in range(3)]
     await asyncio.wait(waiting, timeout=0)
     waiting[0].cancel()
     await asyncio.wait(waiting[:1])
     holdings.drop(run)
     await asyncio.gather(*waiting[1:])
-    again = asyncio.create_task(holdings.progress())
+    again = holdings.progress()
     await asyncio.wait([again], timeout=0)
     assert not again.done()
     holdings.nudge()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +11,12 @@ import click
 
 from streamq.cli.dead.text import Table, as_dict, as_text, as_whole_dict
 from streamq.cli.options import (
+    Age,
     in_one_line,
     json_option,
     naming_the_server,
     print_any_text,
+    progress,
     server_options,
     settings_of,
     to_json,
@@ -29,19 +30,6 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 _ROWS = 100  # that are aligned and printed at a time
-_SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-
-
-class _Age(click.ParamType[float]):
-    """A time span such as ``90``, ``90s``, ``2h`` or ``1d12h``, in seconds."""
-
-    name = "age"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        parts = re.findall(r"(\d+(?:\.\d+)?)([smhdw]?)", value)
-        if not parts or "".join(number + unit for number, unit in parts) != value:
-            self.fail(f"{value!r} is no time span such as 90s, 30m, 2h or 1d12h", param, ctx)
-        return sum(float(number) * _SECONDS[unit] for number, unit in parts)
 
 
 def _choice_options(command: F) -> F:
@@ -50,13 +38,13 @@ def _choice_options(command: F) -> F:
         click.option("--limit", type=click.IntRange(1), help="Only the first so many, oldest first, queue by queue."),
         click.option(
             "--newer-than",
-            type=_Age(),
+            type=Age(),
             metavar="AGE",
             help="Only what died less than so long ago: 90s, 30m, 2h, 1d12h.",
         ),
         click.option(
             "--older-than",
-            type=_Age(),
+            type=Age(),
             metavar="AGE",
             help="Only what died more than so long ago: 90s, 30m, 2h, 1d12h.",
         ),
@@ -177,7 +165,10 @@ def redrive(url: str, namespace: str, *, everything: bool, reset: bool, new_ids:
     print_any_text()
     filters = _filters(**choice)
     _refuse_everything(filters, everything=everything)
-    with _opened(settings_of(url, namespace), filters) as chosen, _progress("redriving", chosen) as tell:
+    with (
+        _opened(settings_of(url, namespace), filters) as chosen,
+        progress("redriving", lambda: sum(1 for _ in chosen)) as tell,
+    ):
         done = chosen.redrive(reset=reset, new_ids=new_ids, on_progress=tell)
     click.echo(_summary(done))
     sys.exit(1 if done.conflicts or (not done.total and "ids" in filters) else 0)
@@ -200,7 +191,7 @@ def purge(url: str, namespace: str, *, everything: bool, yes: bool, **choice: An
         raise ConfigError("purge deletes for good: add --yes, for there is no terminal to ask at")
     with _opened(settings_of(url, namespace), filters) as chosen:
         meant = chosen if yes else _confirmed(chosen)
-        with _progress("purging", meant) as tell:
+        with progress("purging", lambda: sum(1 for _ in meant)) as tell:
             count = meant.purge(on_progress=tell)
     click.echo(f"{count} purged")
     sys.exit(1 if not count and "ids" in filters else 0)
@@ -215,17 +206,6 @@ def _confirmed(chosen: DeadLetters) -> DeadLetters:
         return chosen
     click.confirm(f"Delete {count} dead letter{'s' * (count != 1)} for good?", abort=True, err=True)
     return chosen.where(older_than=newest)
-
-
-@contextmanager
-def _progress(label: str, chosen: DeadLetters) -> Iterator[Callable[[int], None] | None]:
-    """Give a function that moves a bar; None where nobody looks on."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    total = sum(1 for _ in chosen)
-    with click.progressbar(length=total, label=label, file=sys.stderr) as bar:
-        yield lambda done: bar.update(done - bar.pos)
 
 
 def _summary(done: Redriven) -> str:

@@ -21,8 +21,9 @@ EACH, LONG = 20, 3  # tasks that block in one way, and how many of them do so fo
 def run(case: Case) -> Report:
     """Play the row, with the death cap that is the default: a false reclaim counts as a death."""
     with Stage(case, max_deaths=3) as stage:
-        # Few at a time in one process, so that not all there is waits behind one blocked loop.
-        stage.fleet.start(2, "-p", "2", "-c", "2", "--no-cancel-lost", lease=LEASE)
+        # Few at a time in one process, so that not all there is waits behind one blocked loop; and more processes than
+        # can be kept busy by what blocks for long.
+        stage.fleet.start(3, "-p", "2", "-c", "2", "--no-cancel-lost", lease=LEASE)
         workers = list(stage.fleet.workers)
         yielding = [order for two in zip(_orders(stage, "sleep"), _orders(stage, "busy"), strict=True) for order in two]
         keeping = _orders(stage, "regex")

@@ -7,7 +7,7 @@ import pytest
 from streamq.broker import schedules
 from streamq.broker.schedules import DueSchedule
 from streamq.errors import BrokerOutOfMemory, BrokerReset
-from streamq.message import Message
+from streamq.message import Lock, Message, Terms
 from tests.workers import until
 
 DUE, NEXT = 1_000_000, 2_000_000_000_000  # long ago, and in some years
@@ -29,8 +29,8 @@ def due(q, passed_over=0, limit=10):
 def fire(q, one, *ids, next_ms=NEXT, options=b""):
     messages = [Message(task_id, "shop.buy", "q", b"[]", options=options) for task_id in ids]
     last = str(one.due_ms) if ids else ""
-    call = schedules.fire(q.queue, one, messages, task="shop.buy", args=b"[]", next_ms=next_ms, last=last)
-    return q.run(call)
+    call = schedules.fire(q.keys, q.queue, one, messages, next_ms=next_ms, last=last)
+    return q.run(call) is not None
 
 
 def ids(q):
@@ -122,6 +122,28 @@ def test_several_instants_at_once(q):
     assert ids(q) == ["a", "b", "c"]
 
 
+def test_a_message_goes_to_its_level(q):
+    define(q)
+    assert fire(q, due(q)[0], "a", options=b'{"level":7}') is True
+    assert [entry["id"] for entry in q.entries(q.queue.levels[7])] == ["a"]
+    assert q.redis("EXISTS", q.ready) == 0
+
+
+def test_a_message_is_put_on_the_terms_of_its_task(q):
+    """The one before it has not ended: the instant is over without another; whose lock it is takes a second call."""
+    terms = Terms(Lock("shop.buy:", "running", 60_000))
+    before = None
+    define(q)
+    for task_id, next_ms in (("a", DUE + 1), ("b", NEXT), ("b", NEXT)):
+        [one] = due(q)
+        message = Message(task_id, "shop.buy", "q", b"[]", terms=terms)
+        call = schedules.fire(q.keys, q.queue, one, [message], next_ms=next_ms, last=str(one.due_ms), before=before)
+        before = q.run(call)
+    assert before.there == {0: "a"}
+    assert ids(q) == ["a"]
+    assert read(q)[1:3] == (NEXT, DUE + 1)
+
+
 def test_instants_that_are_skipped_put_nothing(q):
     define(q)
     assert fire(q, due(q)[0]) is True
@@ -168,7 +190,7 @@ def test_a_full_server_fires_nothing(q):
 
 @pytest.mark.parametrize("wrong", ["ready", "record", "fired"])
 def test_a_key_of_another_type_loses_no_instant(q, wrong):
-    """Some messages may be there before the script fails; when it is sent again they are known."""
+    """It is said before any message is there, and when it is sent again each is put."""
     define(q)
     [one] = due(q)
     key = {"ready": q.ready, "record": q.queue.record("b"), "fired": q.queue.timetable[2]}[wrong]
@@ -176,6 +198,7 @@ def test_a_key_of_another_type_loses_no_instant(q, wrong):
     with pytest.raises(BrokerReset):
         fire(q, one, "a", "b")
     assert due(q) == [one]
+    assert q.record("a") == {}
     q.redis("DEL", key)
     assert fire(q, one, "a", "b") is True
     assert ids(q) == ["a", "b"]
