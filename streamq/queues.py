@@ -33,6 +33,7 @@ class QueueInfo:
         returned: of these, how many were handed back or reclaimed; they come before all levels.
         pending: messages that workers have and that have not ended.
         delayed: tasks whose time has not come.
+        held: tasks that wait for their turn: for a place of a limit, or behind others of their key.
         dead: dead letters.
         moving: messages on their way to another queue: more than none only while, or because, a move was interrupted.
         oldest_age: seconds since the oldest message, waiting or pending, came to its stream; None if there is none.
@@ -48,6 +49,7 @@ class QueueInfo:
     returned: int
     pending: int
     delayed: int
+    held: int
     dead: int
     moving: int
     oldest_age: float | None
@@ -156,12 +158,16 @@ class Queues:
             raise ConfigError(f"over must be more than 0 seconds, not {over!r}")
         keys = self._broker.keys
         names = yield calls.queue_names(keys)
-        look = [reads.measure(keys.queue(name)) for name in names]
+        queues = [keys.queue(name) for name in names]
+        look = [reads.measure(queue) for queue in queues]
         before: Sequence[reads.Depth | None] = [None] * len(names)
         if over is not None:
             before = yield look
             yield over
-        return [_info(*pair) for pair in zip((yield look), before, strict=True)]
+        now = yield look
+        rooms = yield [reads.rooms(queue) for queue in queues]
+        held = yield [reads.held(queue, members) for queue, members in zip(queues, rooms, strict=True)]
+        return [_info(*one) for one in zip(now, before, held, strict=True)]
 
     def _pause(self, name: str) -> _Walk[bool]:
         queue = self._broker.keys.queue(check_name("queue", name))
@@ -210,7 +216,7 @@ class Queues:
                 await asyncio.sleep(step)
 
 
-def _info(depth: reads.Depth, before: reads.Depth | None) -> QueueInfo:
+def _info(depth: reads.Depth, before: reads.Depth | None, held: int) -> QueueInfo:
     came = went = None
     if before is not None:
         seconds = max(1, depth.now_ms - before.now_ms) / 1000
@@ -224,6 +230,7 @@ def _info(depth: reads.Depth, before: reads.Depth | None) -> QueueInfo:
         returned=depth.waiting.get(None, 0),
         pending=depth.pending,
         delayed=depth.delayed,
+        held=held,
         dead=depth.dead,
         moving=depth.moving,
         oldest_age=None if depth.oldest_ms is None else max(0, depth.now_ms - depth.oldest_ms) / 1000,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from streamq.broker import calls
 from streamq.broker.cancels import cancel_one
+from streamq.broker.moving import forget_there, look_there, watch_there
 from streamq.broker.producer import Producer
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
@@ -23,30 +24,22 @@ class Broker(Producer):
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
-        record = self.sync.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
-        while record.moved_to:
-            record = self.sync.run(calls.watch(self.keys.queue(record.moved_to), task_id, self.client_id))
+        [record] = follow(self.sync, watch_there(self.keys, queue, task_id, self.client_id))
         return record
 
     async def awatch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
-        record = await self.on_loop.run(calls.watch(self.keys.queue(queue), task_id, self.client_id))
-        while record.moved_to:
-            record = await self.on_loop.run(calls.watch(self.keys.queue(record.moved_to), task_id, self.client_id))
+        [record] = [one async for one in afollow(self.on_loop, watch_there(self.keys, queue, task_id, self.client_id))]
         return record
 
     def look(self, queue: str, task_id: str) -> Record:
         """Read a record."""
-        record = self.sync.run(calls.look(self.keys.queue(queue), task_id))
-        while record.moved_to:
-            record = self.sync.run(calls.look(self.keys.queue(record.moved_to), task_id))
+        [record] = follow(self.sync, look_there(self.keys, queue, task_id))
         return record
 
     async def alook(self, queue: str, task_id: str) -> Record:
         """Read a record."""
-        record = await self.on_loop.run(calls.look(self.keys.queue(queue), task_id))
-        while record.moved_to:
-            record = await self.on_loop.run(calls.look(self.keys.queue(record.moved_to), task_id))
+        [record] = [one async for one in afollow(self.on_loop, look_there(self.keys, queue, task_id))]
         return record
 
     def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
@@ -59,16 +52,12 @@ class Broker(Producer):
 
     def forget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
-        found: bool | str = queue
-        while isinstance(found, str):
-            found = self.sync.run(calls.forget(self.keys.queue(found), task_id))
+        [found] = follow(self.sync, forget_there(self.keys, queue, task_id))
         return found
 
     async def aforget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
-        found: bool | str = queue
-        while isinstance(found, str):
-            found = await self.on_loop.run(calls.forget(self.keys.queue(found), task_id))
+        [found] = [one async for one in afollow(self.on_loop, forget_there(self.keys, queue, task_id))]
         return found
 
     def cancel(self, queue: str, task_id: str) -> bool:

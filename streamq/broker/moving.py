@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load, nothing
-from streamq.broker import calls
+from streamq.broker import calls, letters
+from streamq.broker.records import Record
 from streamq.message import Delivery, Malformed, read_entry
 
 _DEPART = load("depart")
@@ -38,11 +39,6 @@ class Moved(NamedTuple):
 
     moved: int = 0
     conflicts: int = 0
-
-
-def last_entry(stream: str) -> Call[bytes | None]:
-    """Find the last entry of a stream; None if there is none."""
-    return Call(("XREVRANGE", stream, "+", "-", "COUNT", 1), lambda reply: reply[0][0] if reply else None)
 
 
 def last_delivered(stream: str) -> Call[bytes]:
@@ -164,10 +160,31 @@ def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int]
         moved = add(taken, (yield from carry(keys, source)))
         left, stay = left - len(found), stay + len(found) - moved
     for stream in source.all_streams:
-        last = yield last_entry(stream)
+        last = yield letters.newest(stream)
         after = (yield last_delivered(stream)) if last else b""
         while last and (page := (yield entries(source, stream, after, last))):
             after = page[-1].entry
             taken = yield depart(source, stream, target, [one for one in page if isinstance(one, Delivery)])
             add(taken, (yield from carry(keys, source)))
     return done
+
+
+def look_there(keys: Keys, queue: str, task_id: str) -> Generator[Call[Any] | Record, Any, None]:
+    """Read a record, there where the task is now."""
+    while (record := (yield calls.look(keys.queue(queue), task_id))).moved_to:
+        queue = record.moved_to
+    yield record
+
+
+def watch_there(keys: Keys, queue: str, task_id: str, client: str) -> Generator[Call[Any] | Record, Any, None]:
+    """Read a record, there where the task is now, and have a client woken when the task ends."""
+    while (record := (yield calls.watch(keys.queue(queue), task_id, client))).moved_to:
+        queue = record.moved_to
+    yield record
+
+
+def forget_there(keys: Keys, queue: str, task_id: str) -> Generator[Call[Any] | bool, Any, None]:
+    """Delete a record, there where the task is now; gives False if there is none."""
+    while isinstance(found := (yield calls.forget(keys.queue(queue), task_id)), str):
+        queue = found
+    yield found

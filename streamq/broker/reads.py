@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from streamq._redis.connections import SyncConnection
@@ -16,6 +16,9 @@ from streamq.errors import BrokerError
 from streamq.lifecycle import State
 
 _MEASURE = load("measure")
+_HELD = load("held")
+
+_MOST_ROOMS = 10_000  # that are looked into
 
 
 class Depth(NamedTuple):
@@ -73,6 +76,17 @@ def measure(queue: QueueKeys) -> Call[Depth]:
 
     keys = [queue.delayed, queue.dead, queue.paused, queue.moving, *queue.all_streams]
     return Call(("EVALSHA", _MEASURE.digest, len(keys), *keys, GROUP), read, _MEASURE)
+
+
+def rooms(queue: QueueKeys) -> Call[list[str]]:
+    """List what tasks of a queue wait for when it is not their turn."""
+    return Call(("ZRANGE", queue.rooms, 0, _MOST_ROOMS - 1), lambda reply: [member.decode() for member in reply])
+
+
+def held(queue: QueueKeys, members: Sequence[str]) -> Call[int]:
+    """Count the tasks that wait for their turn in these rooms."""
+    keys = [queue.room(member)[3] for member in members]
+    return Call(("EVALSHA", _HELD.digest, len(keys), *keys), int, _HELD)
 
 
 def now() -> Call[int]:

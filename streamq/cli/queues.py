@@ -32,8 +32,9 @@ def command(context: click.Context, url: str, namespace: str, rates: float | Non
     """Show all queues: length (messages that wait for a worker), pending (messages that workers have and that have not
     ended), delayed (tasks whose time has not come), dead (dead letters), and the age of the oldest message.
 
-    Where there is something to tell of some queue, there is more: levels (messages that wait, by priority), and notes:
-    whether it is paused, and how many messages are on their way to another queue because a move was interrupted.
+    Where there is something to tell of some queue, there is more: held (tasks that wait for their turn), levels
+    (messages that wait, by priority), and notes: whether it is paused, and how many messages are on their way to
+    another queue because a move was interrupted.
     """  # noqa: D205 - click shows the first sentence and the rest as one
     if context.invoked_subcommand is not None:
         given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
@@ -112,6 +113,7 @@ def _as_dict(queue: QueueInfo) -> dict[str, Any]:
         "length": queue.length,
         "pending": queue.pending,
         "delayed": queue.delayed,
+        "held": queue.held,
         "dead": queue.dead,
         "oldest_age": queue.oldest_age,
         "levels": {str(level): length for level, length in queue.levels.items()},
@@ -143,6 +145,7 @@ def _row(queue: QueueInfo) -> dict[str, str]:
         "oldest": "-" if queue.oldest_age is None else _age(queue.oldest_age),
         "enqueued/s": "" if queue.enqueued_rate is None else f"{queue.enqueued_rate:.1f}",
         "ended/s": "" if queue.ended_rate is None else f"{queue.ended_rate:.1f}",
+        "held": str(queue.held or ""),
         "levels": levels,
         "notes": ", ".join(notes),
     }

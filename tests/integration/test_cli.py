@@ -254,7 +254,7 @@ def test_queues(streamq, basic, connection, start_worker, tmp_path):
     found = {one.pop("queue"): one for one in json.loads(streamq("queues", "--json").stdout)}
     ages = {name: one.pop("oldest_age") for name, one in found.items()}
     levels = {name: one.pop("levels") for name, one in found.items()}
-    more = {"returned", "moving", "paused", "enqueued_rate", "ended_rate"}
+    more = {"held", "returned", "moving", "paused", "enqueued_rate", "ended_rate"}
     assert all({name: one.pop(name) for name in more} for one in found.values())
     assert list(found) == ["absent", "busy", "default", "foreign"]
     assert found["absent"] == {"length": 0, "pending": 0, "delayed": 0, "dead": 0}

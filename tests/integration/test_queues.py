@@ -124,6 +124,16 @@ async def test_callers_who_know_the_old_queue_alone_get_their_results(lives, clo
         result.get(1)
 
 
+async def test_a_task_that_was_moved_is_cancelled_where_it_is(lives, closing, connection):
+    """Whoever knows the old queue alone can do so too; nothing is left of its message."""
+    for cancel in (lambda result: asyncio.to_thread(result.cancel), lambda result: result.acancel()):
+        result = lives.once.delay()
+        assert await lives.app.queues.amove("default", "other") == (1, 0)
+        assert await cancel(result)
+        assert result.status() is lives.app.result(result.id, queue="other").status() is State.CANCELLED
+    assert not connection.client.execute_command("EXISTS", Keys("sq").queue("other").delayed)
+
+
 async def test_a_worker_goes_on_with_an_interrupted_move(lives, closing, server_url, connection, quick):
     """The mover was killed when the message had left the queue; nobody makes the move again."""
     result = lives.once.using(task_id="1").delay()
@@ -175,6 +185,24 @@ async def test_a_look_at_all_queues(lives, closing, connection, server_url):
     assert (default.enqueued_rate, default.ended_rate) == (None, None)
     [again, *_] = await lives.app.queues.alist()
     assert again.levels == default.levels
+
+
+async def test_tasks_that_wait_for_their_turn_are_counted(lives, closing, server_url):
+    """They are neither on a stream nor delayed."""
+    may_end = asyncio.Event()
+
+    @lives.app.task(concurrency=1)
+    async def limited() -> None:
+        await may_end.wait()
+
+    results = [limited.delay() for _ in range(3)]
+    async with asyncio.timeout(10), serving(job(server_url, lives)):
+        await until(lambda: lives.app.queues.list()[0].held == 2)
+        [info] = await lives.app.queues.alist()
+        assert (info.length, info.pending, info.held, info.delayed) == (0, 1, 2, 0)
+        may_end.set()
+        assert [await result.aget() for result in results] == [None] * 3
+    assert lives.app.queues.list()[0].held == 0
 
 
 async def test_rates_come_from_two_looks(lives, closing, server_url):

@@ -85,6 +85,14 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         letters.redrive(QUEUE, [(b"1-%d" % n, task_id) for n, task_id in enumerate(IDS)], reset=reset)
         for reset in (False, True)
     ],
+    "measure": [reads.measure(QUEUE)],
+    "held": [reads.held(QUEUE, MEMBERS), reads.held(QUEUE, [])],
+    "pause": [pausing.pause(QUEUE)],
+    "depart": [moving.depart(QUEUE, stream, "other", DELIVERIES) for stream in QUEUE.all_streams],
+    "depart_later": [moving.depart_later(QUEUE, "other", IDS)],
+    "departing": [moving.departing(QUEUE, IDS)],
+    "arrive": [moving.arrive(QUEUE, "other", [(task_id, b"1", [b"state", b"delayed"]) for task_id in IDS])],
+    "forward": [moving.forward(QUEUE, [(task_id, arrived) for task_id in IDS]) for arrived in (False, True)],
     "cancel": [
         cancels.cancel(QUEUE, [], done=KEYS.done, ttl_ms=1000),
         *(
@@ -97,13 +105,6 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     ],
     "survey": [cancels.survey(stream, b"-", b"1-1") for stream in QUEUE.streams],
     "brief": [cancels.brief(QUEUE, IDS)],
-    "measure": [reads.measure(QUEUE)],
-    "pause": [pausing.pause(QUEUE)],
-    "depart": [moving.depart(QUEUE, stream, "other", DELIVERIES) for stream in QUEUE.all_streams],
-    "depart_later": [moving.depart_later(QUEUE, "other", IDS)],
-    "departing": [moving.departing(QUEUE, IDS)],
-    "arrive": [moving.arrive(QUEUE, "other", [(task_id, b"1", [b"state", b"delayed"]) for task_id in IDS])],
-    "forward": [moving.forward(QUEUE, [(task_id, arrived) for task_id in IDS]) for arrived in (False, True)],
     "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
     "fire": [
         schedules.fire(KEYS, QUEUE, DUE, MESSAGES, next_ms=2000, last="1000"),
@@ -154,11 +155,11 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "listeners": (server.listeners(), lambda _: ()),
     "server_info": (server.server_info(), lambda _: ()),
     "resume": (pausing.resume(QUEUE), lambda words: words[1:2]),
-    "last_entry": (moving.last_entry(QUEUE.ready), lambda words: words[1:2]),
     "last_delivered": (moving.last_delivered(QUEUE.ready), lambda words: words[2:3]),
     "entries": (moving.entries(QUEUE, QUEUE.ready, b"0-0", b"9-9"), lambda words: words[1:2]),
     "members": (moving.members(QUEUE.moving), lambda words: words[1:2]),
     "count": (moving.count(QUEUE.delayed), lambda words: words[1:2]),
+    "rooms": (reads.rooms(QUEUE), lambda words: words[1:2]),
     "now": (reads.now(), lambda _: ()),
     "waiting": (turns.waiting(QUEUE, MEMBERS[-1], 10), lambda words: words[1:2]),
     "info": (diagnosis.info(), lambda _: ()),
@@ -261,7 +262,7 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
 def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    of_operators = {"letters", "redrive", "survey", "brief", "measure", "pause", "depart", "depart_later"}
+    of_operators = {"letters", "redrive", "survey", "brief", "measure", "held", "pause", "depart", "depart_later"}
     of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
