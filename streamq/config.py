@@ -109,7 +109,7 @@ class Settings:
         check_durability(self.durability)
         _check_number("max_deaths", self.max_deaths, least=1, whole=True)
         _check_number("unknown_task_ttl", self.unknown_task_ttl, least=0, whole=False)
-        object.__setattr__(self, "queue_limits", check_queue_limits(self.queue_limits))
+        check_queue_limits(self.queue_limits)
 
 
 def _host_name() -> str:

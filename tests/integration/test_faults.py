@@ -15,12 +15,13 @@ import pytest
 from streamq import State, results
 from streamq._redis.keys import GROUP, Keys
 from streamq.broker import calls, fleet
-from streamq.config import Settings, WorkerSettings
+from streamq.config import Settings
 from streamq.errors import BrokerError
 from streamq.message import Message
 from streamq.worker import child, promoter, reaper
-from streamq.worker.child import Job, serve
+from streamq.worker.child import Job
 from streamq.worker.stop import Stop
+from tests.inside import job_of, serving, until
 from tests.proxy import SCRIPTS, Fault, Proxy, Strike
 
 LEASE = 0.4  # seconds
@@ -87,10 +88,9 @@ class Stage:
         self._ids.append(task_id)
 
     def job(self, url: str, name: str, *, knows_tasks: bool = True, **options: Any) -> Job:
-        worker = WorkerSettings(lease=LEASE, **{"grace": 5.0, **options})
-        tasks = dict(self.module.app.tasks) if knows_tasks else {}
+        tasks = self.module.app.tasks if knows_tasks else {}
         settings = Settings(url, max_deaths=MAX_DEATHS)
-        return Job(settings, worker, name, "tests.apps.lives:app", tasks, lifespan=None, say=lambda **_: None)
+        return job_of(settings, "tests.apps.lives:app", tasks, name, **{"lease": LEASE, **options})
 
     @contextlib.asynccontextmanager
     async def worker(self, **options: Any) -> AsyncIterator[None]:
@@ -156,23 +156,6 @@ class Stage:
 
     def close(self) -> None:
         self._probe.close()
-
-
-async def until(what: Callable[[], object]) -> None:
-    while not what():  # noqa: ASYNC110 - it looks at the server
-        await asyncio.sleep(0.005)
-
-
-@contextlib.asynccontextmanager
-async def serving(job: Job) -> AsyncIterator[Stop]:
-    """Run a worker; it has to end in order."""
-    stop = Stop()
-    service = asyncio.create_task(serve(job, stop, lambda _server: None))
-    try:
-        yield stop
-    finally:
-        stop.asked.set()
-        await service
 
 
 @pytest.fixture

@@ -9,14 +9,14 @@
 --@include unstow
 --@include limit
 --@include places
-local rooms, returned = KEYS[1], KEYS[2]
+local rooms, stream = KEYS[1], KEYS[2]
 local group, channels, queue = unpack(ARGV, 1, 3)
 
 local function wake(places, room, record, id, place)
-  if redis.call('EXISTS', returned) == 0 then
-    redis.call('XGROUP', 'CREATE', returned, group, '0', 'MKSTREAM')
+  if redis.call('EXISTS', stream) == 0 then
+    redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
   end
-  local task = unstow(returned, record, id)
+  local task = unstow(stream, record, id)
   redis.call('HSET', record, 'stream', 'returned')
   redis.call('HDEL', record, 'waits', 'units')
   redis.call('HSET', places, id, place)
