@@ -85,8 +85,11 @@ def _current_broker() -> Broker:
 
 
 def _in_doubt(error: BrokerError, message: Message) -> BrokerError:
-    known = "is in Redis" if isinstance(error, NotDurable) else "may have been enqueued or not"
-    error.add_note(f"Task {message.id} {known}; sending it again with using(task_id={message.id!r}) is safe.")
+    if isinstance(error, NotDurable):
+        known = ", or the one that it is a duplicate of, is in Redis" if message.terms else " is in Redis"
+    else:
+        known = " may have been enqueued or not"
+    error.add_note(f"Task {message.id}{known}; sending it again with using(task_id={message.id!r}) is safe.")
     return error
 
 

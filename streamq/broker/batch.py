@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
+from streamq.broker.turns import order_member
 from streamq.errors import BrokerError, BrokerRefused
 from streamq.message import Lock, Message
 
@@ -87,7 +88,13 @@ def _bring(queue: QueueKeys, message: Message, seen: str | None) -> tuple[list[s
     if message.terms and message.terms.lock:
         said["lock"] = {"place": _OWN_KEYS + len(brought), **_lock_terms(message.terms.lock, queue, message.id, seen)}
         brought += _lock_keys(message.terms.lock, queue, message.id, seen)
-        said["brings"] += ("string", "hash", "stream", "stream")
+        said["brings"] += ("hash", "hash", "stream", "stream")
+    if message.terms and message.terms.order is not None:
+        member = order_member(message.terms.order)
+        rule, _, places, room = queue.room(member)
+        said["line"] = {"place": _OWN_KEYS + len(brought), "member": member}
+        brought += (queue.rooms, rule, places, room)
+        said["brings"] += ("zset", "hash", "hash", "zset")
     return brought, json.dumps(said, separators=(",", ":"))
 
 

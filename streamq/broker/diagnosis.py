@@ -43,11 +43,11 @@ _IN_SCRIPTS = [
         "HGETALL record",
         "HMGET record state",
         "HSET record state queued",
-        "GET lock",
+        "GET rate",
+        "SET rate 1",
         "HKEYS places",
         "HLEN places",
         "HVALS places",
-        "SET lock id",
         "TYPE record",
         "PEXPIRE record 1000",
         "ZADD delayed 0 id",
@@ -124,14 +124,14 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         calls.enqueue(queue, []),
     ]
     sent = [[word.decode() if isinstance(word, bytes) else word for word in call.words] for call in plain]
-    _, _, places, room = queue.room("limit:name")
+    _, rate, places, room = queue.room("limit:name")
     ours = {
         "stream": queue.ready,
         "queues": keys.queues,
         "dead": queue.dead,
         "record": queue.record("id"),
         "delayed": queue.delayed,
-        "lock": queue.lock("task:digest"),
+        "rate": rate,
         "places": places,
         "room": room,
         "group": GROUP,

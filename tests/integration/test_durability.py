@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from streamq import BrokerRefused, ConfigError, NotDurable, State, StreamQ
+from streamq import BrokerRefused, ConfigError, NotDurable, State, StreamQ, by
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq.broker import durability as durabilities
 from tests.proxy import Fault, Proxy
@@ -100,6 +100,25 @@ async def test_a_replica_that_stands_still_is_said(pair, app_at, soon):
     task.using(task_id="1").delay(1)
     assert master.run("XLEN", "sq:{default}:stream:5") == 6
     await app.aclose()
+
+
+async def test_a_duplicate_is_as_durable_as_was_asked_for(pair, app_at, soon):
+    """What it is a duplicate of may have been enqueued a moment ago: that is waited for too."""
+    master, replica = pair
+    app, other = app_at(master.url), app_at(master.url, durability="replica")
+    ours, task = app.task(unique=by())(add), other.task(unique=by())(add)
+    assert task.delay(1).id == task.delay(1).id
+    replica.freeze()
+    held = ours.delay(2)
+    for _ in range(2):
+        with pytest.raises(NotDurable) as caught:
+            task.delay(2)
+        assert "or the one that it is a duplicate of, is in Redis" in caught.value.__notes__[0]
+        with pytest.raises(NotDurable):
+            await other.aenqueue_many([task.s(2)])
+    replica.thaw()
+    assert (task.delay(2).id, (await task.adelay(2)).id) == (held.id, held.id)
+    await other.aclose()
 
 
 def test_after_a_lost_reply_the_first_write_is_what_counts(pair, app_at, soon, monkeypatch):

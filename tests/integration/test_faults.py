@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from streamq import State, results
+from streamq import State, by, results
 from streamq._redis.keys import GROUP, Keys
 from streamq.broker import calls, fleet
 from streamq.config import Settings
 from streamq.errors import BrokerError
-from streamq.message import Message
+from streamq.message import Delivery, Message, read_entry
+from streamq.sending import Steering
 from streamq.worker import child, promoter, reaper
 from streamq.worker.child import Job
 from streamq.worker.stop import Stop
@@ -312,6 +313,16 @@ def add_again(stage: Stage, task_id: str, *more: str | int) -> None:
     stage.redis("HSET", QUEUE.record(task_id), "entry", entry)
 
 
+async def limited(stage: Stage) -> None:
+    """Tasks wait until a rate lets them begin, and until another has ended."""
+    for _ in range(3):
+        await stage.enqueue("limited")
+    async with stage.worker():
+        await stage.ended()
+    async with stage.successor():
+        await until(lambda: not stage.redis("EXISTS", QUEUE.rooms))
+
+
 async def long(stage: Stage) -> None:
     """A task runs for longer than its lease, which is renewed."""
     await stage.enqueue("held")
@@ -354,12 +365,14 @@ class Threads:
         result = self.app.result("1", queue="default")
         self.delay = in_thread(self._once.using(task_id="1").delay)
         self.transact = in_thread(self._transact)
+        self.sole = lambda task_id: in_thread(self._once.using(task_id=task_id, unique=by()).delay)()
         self.get = in_thread(result.get)
         self.status = in_thread(result.status)
         self.forget = in_thread(result.forget)
         self.find = in_thread(self.app.result("1").status)
         self.redrive = in_thread(self.app.dead_letters.redrive)
         self.purge = in_thread(self.app.dead_letters.purge)
+        self.settle = in_thread(lambda: stage.module.weighed.settle_weight(delivery_of(stage), 3, None))
         self.close = in_thread(self.app.close)
 
     def _transact(self) -> None:
@@ -377,12 +390,14 @@ class Loop:
         result = self.app.result("1", queue="default")
         self.delay = cancelled_once(stage, self._once.using(task_id="1").adelay)
         self.transact = cancelled_once(stage, self._transact)
+        self.sole = lambda one: cancelled_once(stage, self._once.using(task_id=one, unique=by()).adelay)()
         self.get = cancelled_once(stage, result.aget)
         self.status = cancelled_once(stage, result.astatus)
         self.forget = cancelled_once(stage, result.aforget)
         self.find = cancelled_once(stage, self.app.result("1").astatus)
         self.redrive = cancelled_once(stage, self.app.dead_letters.aredrive)
         self.purge = cancelled_once(stage, self.app.dead_letters.apurge)
+        self.settle = cancelled_once(stage, lambda: stage.module.weighed.asettle_weight(delivery_of(stage), 3, None))
         self.close = self.app.aclose
 
     async def _transact(self) -> None:
@@ -439,6 +454,19 @@ async def transacted(stage: Stage, caller: Threads | Loop) -> None:
     assert stage.module.runs == {"1": 1, "2": 1}
 
 
+async def unique(stage: Stage, caller: Threads | Loop) -> None:
+    """A unique task is enqueued, once more while it waits, and again when it has ended."""
+    for first, second in (("1", "2"), ("3", "4")):
+        result, duplicate = await caller.sole(first), await caller.sole(second)
+        assert (result.id, result.duplicate) == (first, False)
+        assert (duplicate.id, duplicate.duplicate) == (first, True)
+        check_enqueued(stage, first)
+        async with stage.successor():
+            await stage.ended()
+    stage.check()
+    assert stage.module.runs == {"1": 1, "3": 1}
+
+
 async def redriven(stage: Stage, caller: Threads | Loop) -> None:
     """A task that died is redriven; what cannot be is deleted."""
     stage.run(calls.register_queues(Keys("sq"), ["default"]))
@@ -454,6 +482,25 @@ async def redriven(stage: Stage, caller: Threads | Loop) -> None:
         await stage.ended()
     stage.check()
     assert stage.module.runs == {"1": 1}
+
+
+async def settled(stage: Stage, caller: Threads | Loop) -> None:
+    """A run says how many units it has used."""
+    steering = Steering(limits=((stage.module.weighed.name, "", 1.0),))
+    stage.run(calls.enqueue(QUEUE, [Message("1", stage.module.weighed.name, "default", b"[1]", 0, steering.encode())]))
+    assert await caller.settle()
+    _, rate, _, _ = QUEUE.room(f"limit:{stage.module.weighed.name}")
+    assert 1000 < stage.redis("PTTL", rate) <= 2001, "two units more than it began with, once"
+    stage.redis("DEL", QUEUE.record("1"))
+    stage.redis("XTRIM", QUEUE.ready, "MAXLEN", 0)
+
+
+def delivery_of(stage: Stage) -> Delivery:
+    """Read the only message that is ready."""
+    (found,) = stage.redis("XRANGE", QUEUE.ready, "-", "+")
+    delivery = read_entry("default", QUEUE.ready, *found)
+    assert isinstance(delivery, Delivery)
+    return delivery
 
 
 async def played(stage: Stage, life: Any, caller: type[Threads | Loop]) -> None:
@@ -496,6 +543,7 @@ WORKING = {
     abandoned: ("XAUTOCLAIM", "XAUTOCLAIM#2", "give_back"),
     deadly: ("give_back",),
     tidied: ("XINFO CONSUMERS", "retire"),
+    limited: ("admit", "ZRANGE", "turn", "visit"),
     long: ("renew",),
     stopped: ("give_back", "give_back#2"),
     rescued: ("XREADGROUP", "give_back", "retire", "retire#2"),
@@ -503,6 +551,8 @@ WORKING = {
 CALLING = {
     called: (SET_UP, "enqueue", "register_queues", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
     transacted: ("enqueue_all", "register_queues"),
+    unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
+    settled: ("settle_weight",),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
 }
 # What is made when its worker is stopping already.

@@ -3,40 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 
 import pytest
 
-from streamq import ConfigError, Limit, State
+from streamq import ConfigError, State
 from streamq._redis.keys import Keys
-from streamq.config import Settings
-from tests.inside import job_of, serving, until
+from tests.inside import ended, until, workers
 
 KEYS = Keys("sq")
 QUEUE = KEYS.queue("default")
-
-
-@pytest.fixture
-def limited(load_app_at, server_url):
-    return load_app_at("tests.apps.limited", server_url)
-
-
-@contextlib.asynccontextmanager
-async def workers(module, number=1, **options):
-    """Run some workers of the app."""
-    settings = Settings(module.app.settings.url, queue_limits=QUEUE_LIMITS)
-    async with asyncio.timeout(10), contextlib.AsyncExitStack() as stack:
-        for one in range(number):
-            job = job_of(settings, "tests.apps.limited:app", module.app.tasks, f"w-{one}", **options)
-            await stack.enter_async_context(serving(job))
-        yield
-        module.may_end.set()
-        await until(lambda: nothing_is_left(module.app.broker.sync))
-
-
-QUEUE_LIMITS = {"narrow": Limit(concurrency=2)}
 
 
 def calls_of(task, number, **options):
@@ -44,24 +21,10 @@ def calls_of(task, number, **options):
     return [task.using(**options).delay(n) for n in range(number)]
 
 
-async def ended(results):
-    for result in results:
-        await until(lambda result=result: result.status().ended)
-
-
 def most_in(times, window):
     """Count the most starts in any span of time."""
     times = sorted(times)
     return max(sum(first <= one < first + window for one in times) for first in times)
-
-
-def nothing_is_left(connection):
-    """Tell whether nothing is left of limits and lines, but rates, which end by themselves."""
-    return not [
-        key
-        for end in ("rooms", "places", "room", "rule")
-        for key in connection.client.execute_command("KEYS", f"sq:*:{end}")
-    ]
 
 
 async def test_a_rate_holds_over_any_window(limited, connection):

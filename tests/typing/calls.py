@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any, assert_type
 
 import streamq
-from streamq import AsyncResult, Context, Signature, StreamQ
+from streamq import AsyncResult, Context, Signature, StreamQ, by
 
 app = StreamQ()
 
@@ -42,6 +42,16 @@ def noted(context: Context, count: int) -> None:
     assert context.attempt == count
 
 
+@app.task(unique=by("name", ttl=60, while_="queued"))
+async def sole(name: str) -> str:
+    return name
+
+
+@app.task(bind=True, debounce=by(lambda call: call["name"], seconds=5, max_wait=60))
+def last(context: Context, name: str) -> str:
+    return context.id + name
+
+
 def without_context(name: str) -> str:
     return name
 
@@ -73,6 +83,10 @@ def right() -> None:
     assert_type(app.enqueue_many((greet.s(name) for name in "ab"), durability="fsync"), list[AsyncResult[str]])
     assert_type(count.using(task_id="1").s("a", day=date.min), Signature[list[str]])
     assert_type(app.result("1"), AsyncResult[Any])
+    assert_type(sole.delay("x"), AsyncResult[str])
+    assert_type(sole.delay("x").duplicate, bool)
+    assert_type(last.delay("x").get(), str)
+    assert_type(add.using(throttle=by("x", seconds=1)).delay(1).get(), int)
     with app.transaction() as batch:
         assert_type(batch.enqueue(add.s(1, 2)), AsyncResult[int])
         assert_type(batch.enqueue(count.using(queue="slow").s("a", day=date.min)), AsyncResult[list[str]])
@@ -112,6 +126,11 @@ def rejected(context: Context) -> None:
     StreamQ(durability="sync")  # wrong
     add.using(task_id=17)  # wrong
     noted.delay("3")  # wrong
+    by("x", while_="ended")  # wrong
+    by(7)  # wrong
+    add.using(unique="x")  # wrong
+    app.task(throttle=5)  # wrong
+    last.delay(context, "x")  # wrong
     app.enqueue_many([add.delay(1)])  # wrong
     app.transaction().enqueue(add.delay(1))  # wrong
     app.task(timeout="soon")  # wrong

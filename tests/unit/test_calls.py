@@ -85,11 +85,13 @@ REGISTER = calls.register_queues(KEYS, ["a", "b"])
 # The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
 OTHERS = [message._replace(queue=f"orders.{number}") for number, message in enumerate(MESSAGES)]
 LOCKED = [message._replace(terms=Terms(Lock("shop.buy:1a", "running", 1000))) for message in MESSAGES]
+ORDERED = [message._replace(terms=Terms(order="a:{b}")) for message in MESSAGES]
 SEEN = batch.Put(set(), {}, {position: f"5:{{x}}:{message.id}" for position, message in enumerate(LOCKED)}, {})
 SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
     "enqueue_all": [
         *(batch.enqueue_all(KEYS, messages) for messages in (MESSAGES, OTHERS, [])),
         *(batch.enqueue_all(KEYS, LOCKED, seen) for seen in (None, SEEN)),
+        batch.enqueue_all(KEYS, ORDERED),
     ],
 }
 ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
@@ -156,7 +158,7 @@ def test_a_script_touches_one_slot(name):
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
     """Three of each message's queue, all in the slot of that queue; with one queue it is one slot, as ever."""
-    one_queue, several, nothing, *locked = SEVERAL_QUEUES["enqueue_all"]
+    one_queue, several, nothing, *locked, _ = SEVERAL_QUEUES["enqueue_all"]
     assert slots(keys_of(one_queue)) == {key_slot(b"orders")}
     assert keys_of(nothing) == []
     keys = keys_of(several)
@@ -292,6 +294,7 @@ def test_a_script_uses_the_keys_it_was_given(name):
 
 # How many keys the functions of scripts take, which come first.
 SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
+SHARED |= {"line_up": 5}
 SHARED |= {"stow": 1, "unstow": 2, "refusal": 1, "units_woken": 1, "begin": 3, "hold": 3, "wake": 3, "wake_all": 3}
 SHARED |= {"free_place": 1, "known": 1, "read_rule": 1}
 SHARED |= {"replace": 2}

@@ -1,6 +1,6 @@
 -- Locks of calls that are to be unique. A lock names its holder; whether it still holds is decided by the holder's own
 -- record and entry, so that nothing has to release a lock when a task ends, dies, is cancelled, or is deleted by hand.
-local lock_commands = { 'GET', 'HGET', 'HMGET', 'SET', 'XPENDING', 'XRANGE', 'ZSCORE' }
+local lock_commands = { 'HGET', 'HMGET', 'PEXPIRE', 'XPENDING', 'XRANGE', 'ZSCORE' }
 
 -- Tells whether a holder with this entry still holds its lock: it has not vanished and, if need be, has not begun.
 local function is_there(stream, group, entry, rule)
@@ -20,22 +20,20 @@ end
 
 -- Finds the holder of a lock: its id, or nothing; or nothing and what the lock holds, if that is not what the caller
 -- has seen: then the keys are not those of the holder, and the caller has to come again with them.
-local function find_holder(lock, holder, stream, returned, group, terms, id)
-  local value = redis.call('GET', lock)
+local function find_holder(lock, holder, stream, returned, group, terms)
+  local value = redis.call('HGET', lock, 'holder')
   local other = value and string.match(value, '^%w+:([!-~]+)$') -- else it was written by hand, and locks nothing
-  if not other or other == id then return nil end
+  if not other then return nil end
   if value ~= terms.seen then return nil, value end
   return holds(holder, stream, returned, group, terms.rule) and other or nil
 end
 
 -- Writes a lock, also one that was found to be held: a write, for WAIT to wait for.
 local function write(lock, delayed, value, id, terms, is_new)
-  if is_new or terms.renews then
-    local due = terms.renews and redis.call('ZSCORE', delayed, id) or now
-    redis.call('SET', lock, value, 'PX', terms.ttl + math.max(0, due - now))
-  else
-    redis.call('SET', lock, value, 'KEEPTTL')
-  end
+  redis.call('HSET', lock, 'holder', value)
+  if not (is_new or terms.renews) then return end
+  local due = terms.renews and redis.call('ZSCORE', delayed, id) or now
+  redis.call('PEXPIRE', lock, terms.ttl + math.max(0, due - now))
 end
 
 -- Gives a task that waits for its time another call's arguments, and a later time.
@@ -58,7 +56,7 @@ local function find_holders(messages, group)
     if terms and redis.call('HEXISTS', record, 'state') == 0 then
       at = at + terms.place
       local lock, holder, level, returned = KEYS[at], KEYS[at + 1], KEYS[at + 2], KEYS[at + 3]
-      local first, found, seen = takers[lock], find_holder(lock, holder, level, returned, group, terms, id)
+      local first, found, seen = takers[lock], find_holder(lock, holder, level, returned, group, terms)
       if first and first.id ~= id then
         message.holder, message.holder_at = first.id, first.at
       elseif seen then
