@@ -43,12 +43,10 @@ class Terms(NamedTuple):
     Attributes:
         lock: what it has to take.
         order: the key of the line in which it has its place.
-        fairness: the key of those with whom it shares its turns.
     """
 
     lock: Lock | None = None
     order: str | None = None
-    fairness: str | None = None
 
 
 class Message(NamedTuple):

@@ -162,11 +162,16 @@ class Gate:
         """Tell which runs have ended for whose end others may wait.
 
         Raises:
-            BrokerError: Redis cannot be told; what sweeps does so within a second, or after a minute if nobody waits.
+            BrokerError: Redis cannot be told; it will be, or a sweep finds out: within a second if others wait.
         """
         while self._left:
             queue, ended = self._left.popitem()
-            wait = await self._rooms.leave(queue, ended)
+            try:
+                wait = await self._rooms.leave(queue, ended)
+            except BrokerError:
+                for member, ids in ended.items():
+                    self._left[queue][member] += ids
+                raise
             if wait is not None:
                 self._promoter.expect(wait / 1000)
 

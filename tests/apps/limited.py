@@ -108,9 +108,3 @@ async def ordered(key: str, number: int, fail_first: int = 0) -> int:
     if current().attempt <= fail_first:
         raise ConnectionError("not yet")
     return number
-
-
-@app.task(fairness_key="tenant")
-async def fair(tenant: str, number: int = 0) -> str:
-    _note(tenant)
-    return tenant

@@ -40,7 +40,7 @@ async def second_time() -> str:
     return f"run {number}"
 
 
-@app.task(limits=[Limit(rate="50/s", burst=1, concurrency=1)])
+@app.task(limits=[Limit(rate="10/s", burst=1, concurrency=1)])
 async def limited() -> str:
     return f"run {_run()}"
 

@@ -34,7 +34,7 @@ async def test_a_rate_holds_over_any_window(limited, connection):
         await ended(results)
     times = [time for key, _, time in limited.log if key == "paced"]
     assert len(times) == 40
-    late = 0.03  # between being let in and noting the time
+    late = 0.15  # at most, between being let in and noting the time
     for window in (0.05, 0.1, 0.25, 0.5, 1.0):
         assert most_in(times, window) <= 20 * (window + late) + 3, window
     assert max(times) - min(times) < 37 / 20 * 1.25, "the rate is made use of"
