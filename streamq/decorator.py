@@ -41,6 +41,7 @@ class _Options(TypedDict, total=False):
     concurrency: int | None
     limits: Sequence[Limit]
     ordering_key: Of | None
+    fairness_key: Of | None
     unique: By | None
     debounce: By | None
     throttle: By | None
@@ -157,6 +158,7 @@ class TaskMaker:
             limits: more of that, by a key, by weight, or shared with other tasks of the queue; see `Limit`.
             ordering_key: calls for which this is the same run one after another, in the order of their enqueueing: the
                 name of a parameter, or a function of the arguments by name.
+            fairness_key: calls for which this is different take turns: such a name or function.
             unique: ``by("user_id")``: a call that is the same as one that has not ended is not enqueued; see
                 `streamq.uniqueness.by` for what is the same and how long. The enqueue returns the result of the first,
                 with ``duplicate``.
@@ -201,6 +203,7 @@ def _checked(
     concurrency: int | None = None,
     limits: Sequence[Limit] = (),
     ordering_key: Of | None = None,
+    fairness_key: Of | None = None,
     unique: By | None = None,
     debounce: By | None = None,
     throttle: By | None = None,
@@ -215,7 +218,7 @@ def _checked(
         retry=make_policy(retry, retry_on, discard_on),
         raises=tuple(raises),
         rule=choose(unique, debounce, throttle),
-        turns=Turns(name, limits_of_task(name, rate_limit, concurrency, limits), ordering_key),
+        turns=Turns(name, limits_of_task(name, rate_limit, concurrency, limits), ordering_key, fairness_key),
         bind=bind,
     )
     _check(options)

@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from streamq.config import Durability
 from streamq.errors import ConfigError
 from streamq.limits import Limit, Of, check_key, claims_of, key_of
-from streamq.message import Terms
+from streamq.message import Share, Terms
 from streamq.uniqueness import By
 
 
@@ -22,6 +22,7 @@ class SendOptions(TypedDict, total=False):
     countdown: float | None
     durability: Durability | None
     ordering_key: str | None
+    fairness_key: str | None
     unique: By | None
     debounce: By | None
     throttle: By | None
@@ -73,21 +74,25 @@ class Turns:
         task: its name.
         limits: how often, and how many at a time, runs may begin in all workers together.
         ordering_key: calls for which this is the same run one after another; None: they do not.
+        fairness_key: calls for which this is different take turns; None: they do not.
     """
 
     task: str
     limits: tuple[Limit, ...] = ()
     ordering_key: Of | None = None
+    fairness_key: Of | None = None
 
-    def chosen(self, ordering_key: str | None) -> Turns:
-        """Make those of a sender that has chosen a key; None: they stay as they are.
+    def chosen(self, ordering_key: str | None, fairness_key: str | None) -> Turns:
+        """Make those of a sender that has chosen keys; None: they stay as they are.
 
         Raises:
-            ConfigError: it is no text, or empty.
+            ConfigError: one is no text, or empty.
         """
-        if ordering_key is None:
+        if ordering_key is None and fairness_key is None:
             return self
-        return replace(self, ordering_key=_Fixed(check_key("ordering_key", ordering_key)))
+        order = self.ordering_key if ordering_key is None else _Fixed(check_key("ordering_key", ordering_key))
+        fairness = self.fairness_key if fairness_key is None else _Fixed(check_key("fairness_key", fairness_key))
+        return replace(self, ordering_key=order, fairness_key=fairness)
 
     def check(self, delay_ms: int) -> None:
         """See that a delay goes with them.
@@ -106,7 +111,7 @@ class Turns:
         Raises:
             ConfigError: one does not.
         """
-        asked = [("ordering_key", self.ordering_key)]
+        asked = [("ordering_key", self.ordering_key), ("fairness_key", self.fairness_key)]
         asked += [pair for one in self.limits for pair in (("by", one.by), ("weight", one.weight))]
         for what, of in asked:
             if isinstance(of, str) and of not in parameters:
@@ -116,23 +121,29 @@ class Turns:
     @property
     def are_asked(self) -> bool:
         """Whether they need something of each call."""
-        return self.ordering_key is not None or any(one.asks for one in self.limits)
+        given = self.ordering_key is not None or self.fairness_key is not None
+        return given or any(one.asks for one in self.limits)
 
-    def of_call(self, arguments: Mapping[str, Any], steering: Steering, terms: Terms) -> tuple[Steering, Terms | None]:
+    def of_call(
+        self, arguments: Mapping[str, Any], steering: Steering, terms: Terms, weights: Mapping[str, float]
+    ) -> tuple[Steering, Terms | None]:
         """Add what workers, and the enqueue itself, are to heed of a call.
 
         Args:
             arguments: those of the call, by name.
             steering: what else workers are to heed.
             terms: what else the enqueue is.
+            weights: of fairness keys.
 
         Raises:
             ConfigError: a weight cannot be used.
         """
         order = None if self.ordering_key is None else key_of(self.ordering_key, arguments)
+        fairness = None if self.fairness_key is None else key_of(self.fairness_key, arguments)
         claims = claims_of(self.task, self.limits, arguments)
-        terms = terms._replace(order=order)
-        steering = replace(steering, ordering_key=order, limits=claims)
+        share = None if fairness is None else Share(fairness, weights.get(fairness, 1.0))
+        terms = terms._replace(order=order, share=share)
+        steering = replace(steering, ordering_key=order, fairness_key=fairness, limits=claims)
         return steering, None if terms == Terms() else terms
 
 

@@ -105,6 +105,7 @@ class Sender(Generic[P, R]):
         countdown: float | None = None,
         durability: Durability | None = None,
         ordering_key: str | None = None,
+        fairness_key: str | None = None,
         unique: By | None = None,
         debounce: By | None = None,
         throttle: By | None = None,
@@ -120,7 +121,7 @@ class Sender(Generic[P, R]):
         self.rule = choose(unique, debounce, throttle) or task.options.rule
         if self.rule is not None:
             self.delay_ms = self.rule.check(task.options.name, task.call_codec.signature, self.delay_ms)
-        self.turns = task.options.turns.chosen(ordering_key)
+        self.turns = task.options.turns.chosen(ordering_key, fairness_key)
         self.turns.check(self.delay_ms)
         self.is_steered = self.turns.are_asked or self.rule is not None
 
@@ -186,7 +187,7 @@ class Sender(Generic[P, R]):
             return Message(task_id, task.name, self.queue, encoded, self.delay_ms)
         arguments = task.call_codec.named(args, kwargs)
         lock = None if self.rule is None else lock_of(self.rule, task.name, arguments)
-        steering, terms = self.turns.of_call(arguments, Steering(), Terms(lock))
+        steering, terms = self.turns.of_call(arguments, Steering(), Terms(lock), broker.settings.fairness_weights)
         return Message(task_id, task.name, self.queue, encoded, self.delay_ms, steering.encode(), terms)
 
 
@@ -229,6 +230,7 @@ class Task(Sender[P, R]):
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
             ordering_key: calls of a queue with the same key run one after another, in the order of their enqueueing.
+            fairness_key: calls of a queue with different keys take turns.
             unique: in place of what the task says: of which calls there is to be only one; see `streamq.uniqueness.by`.
             debounce: the same, for calls of which the last is to run.
             throttle: the same, for calls of which the first is to run.

@@ -13,6 +13,7 @@ from streamq.codec import encode_error
 from streamq.errors import BrokerError, BrokerReset, StreamqError
 from streamq.message import Delivery, Malformed
 from streamq.worker.executor import Executor
+from streamq.worker.gate import Gate
 from streamq.worker.holdings import Holdings
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
@@ -43,11 +44,13 @@ class Fetcher:
         holdings: Holdings,
         outage: Outage,
         *,
+        gate: Gate,
         counters: Counters,
         lease_seconds: float,
     ) -> None:
         self._fleet = fleet
         self._holdings = holdings
+        self._gate = gate
         self._executor = executor
         self._outage = outage
         self._counters = counters
@@ -91,6 +94,7 @@ class Fetcher:
     async def _attend(self, fetched: Fetched) -> None:
         runs = self._executor.hold(fetched.deliveries)
         self._counters["fetched", ""] += len(runs)
+        self._gate.fetched(runs)
         if fetched.listening and runs:
             await self._announce(fetched.deliveries)
         self._executor.begin(runs)

@@ -93,6 +93,13 @@ class Gate:
             rules = self._rules[message.queue, message.task] = tuple(map(rule_of, limits))
         return turns.stakes_of(rules, message)
 
+    def fetched(self, runs: Iterable[Run]) -> None:
+        """Note that runs have come which took turns with others: the next ones may follow them."""
+        for message in (run.delivery.message for run in runs if run.delivery.message.options):
+            if turns.steering_of(message).fairness_key is not None:
+                self._left[message.queue][turns.FAIR].append(message.id)
+                self._wake.set()
+
     def _dropped(self, run: Run) -> None:
         message = run.delivery.message
         members = [stake.member for stake in run.stakes if stake.rule.concurrency]

@@ -9,7 +9,7 @@ from tenacity import wait_fixed
 
 from streamq import Limit, Retry, StreamQ, current
 
-app = StreamQ(queue_limits={"narrow": Limit(concurrency=2)})
+app = StreamQ(queue_limits={"narrow": Limit(concurrency=2)}, fairness_weights={"gold": 3})
 log: list[tuple[str, str, float]] = []
 running: defaultdict[str, int] = defaultdict(int)
 most: defaultdict[str, int] = defaultdict(int)
@@ -96,6 +96,12 @@ async def plain(number: int) -> int:
 async def in_narrow_queue(number: int) -> int:
     await _hold("queue")
     return number
+
+
+@app.task(fairness_key="tenant")
+async def fair(tenant: str) -> str:
+    _note(tenant)
+    return tenant
 
 
 @app.task(ordering_key="key", retry=Retry(wait=wait_fixed(0.02)))

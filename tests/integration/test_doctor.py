@@ -20,7 +20,7 @@ RIGHTS = (
     *("on", ">secret", "~sq:*", "&sq:*", "-@all", "+info", "+ping", "+select", "+client", "+eval", "+evalsha"),
     *("+xreadgroup", "+xautoclaim", "+xgroup", "+xack", "+xadd", "+xclaim", "+xdel", "+xinfo", "+xpending", "+xrange"),
     *("+sadd", "+hdel", "+hexists", "+hget", "+hgetall", "+hmget", "+hset", "+del", "+exists", "+type", "+pexpire"),
-    *("+get", "+set", "+hkeys", "+hlen", "+hvals"),
+    *("+get", "+set", "+hkeys", "+hlen", "+hvals", "+xlen"),
     *("+zadd", "+zrangebyscore", "+zrem", "+zscore", "+zcard", "+zrange", "+publish", "+pubsub", "+subscribe", "+time"),
 )
 

@@ -19,7 +19,7 @@ from streamq._redis.scripts import Call
 from streamq.broker import batch, calls, diagnosis, durability, letters, reads, turns
 from streamq.lifecycle import Park, State
 from streamq.limits import Limit, rule_of
-from streamq.message import Delivery, Lock, Malformed, Message, Terms
+from streamq.message import Delivery, Lock, Malformed, Message, Share, Terms
 
 KEYS = Keys("sq")
 QUEUE = KEYS.queue("orders")
@@ -85,6 +85,7 @@ REGISTER = calls.register_queues(KEYS, ["a", "b"])
 # The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
 OTHERS = [message._replace(queue=f"orders.{number}") for number, message in enumerate(MESSAGES)]
 LOCKED = [message._replace(terms=Terms(Lock("shop.buy:1a", "running", 1000))) for message in MESSAGES]
+FAIR = [message._replace(terms=Terms(share=Share("a:{b}", 2.5))) for message in MESSAGES]
 ORDERED = [message._replace(terms=Terms(order="a:{b}")) for message in MESSAGES]
 SEEN = batch.Put(set(), {}, {position: f"5:{{x}}:{message.id}" for position, message in enumerate(LOCKED)}, {})
 SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
@@ -92,6 +93,7 @@ SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
         *(batch.enqueue_all(KEYS, messages) for messages in (MESSAGES, OTHERS, [])),
         *(batch.enqueue_all(KEYS, LOCKED, seen) for seen in (None, SEEN)),
         batch.enqueue_all(KEYS, ORDERED),
+        batch.enqueue_all(KEYS, FAIR),
     ],
 }
 ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
@@ -158,7 +160,7 @@ def test_a_script_touches_one_slot(name):
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
     """Three of each message's queue, all in the slot of that queue; with one queue it is one slot, as ever."""
-    one_queue, several, nothing, *locked, _ = SEVERAL_QUEUES["enqueue_all"]
+    one_queue, several, nothing, *locked, _, _ = SEVERAL_QUEUES["enqueue_all"]
     assert slots(keys_of(one_queue)) == {key_slot(b"orders")}
     assert keys_of(nothing) == []
     keys = keys_of(several)
@@ -233,7 +235,7 @@ _KEY_SECOND = {"XGROUP"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
     "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "SADD", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
-    "GET", "HKEYS", "HLEN", "HVALS", "PERSIST", "SET", "XDEL", "XPENDING", "XRANGE", "ZADD",
+    "GET", "HKEYS", "HLEN", "HVALS", "PERSIST", "SET", "XDEL", "XLEN", "XPENDING", "XRANGE", "ZADD",
     "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 
@@ -294,9 +296,9 @@ def test_a_script_uses_the_keys_it_was_given(name):
 
 # How many keys the functions of scripts take, which come first.
 SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
-SHARED |= {"line_up": 5}
+SHARED |= {"line_up": 5, "share": 6}
 SHARED |= {"stow": 1, "unstow": 2, "refusal": 1, "units_woken": 1, "begin": 3, "hold": 3, "wake": 3, "wake_all": 3}
-SHARED |= {"free_place": 1, "known": 1, "read_rule": 1}
+SHARED |= {"free_place": 2, "known": 1, "read_rule": 1}
 SHARED |= {"replace": 2}
 
 
