@@ -55,6 +55,7 @@ async def workers(module: ModuleType, number: int = 1, **options: Any) -> AsyncI
         yield
         module.may_end.set()
         await until(lambda: not _turns_left(app.broker.sync))
+        await app.aclose()
 
 
 def _turns_left(connection: SyncConnection) -> list[bytes]:

@@ -175,7 +175,7 @@ class Gate:
             queue, ended = self._left.popitem()
             try:
                 wait = await self._rooms.leave(queue, ended)
-            except BrokerError:
+            except BaseException:  # also when it is cancelled: it is told again at the end
                 for member, ids in ended.items():
                     self._left[queue][member] += ids
                 raise

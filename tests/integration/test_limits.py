@@ -110,7 +110,6 @@ async def test_a_weight_can_be_settled_from_anywhere(limited, connection, name):
     async with workers(limited, pool_processes=1):
         await ended(results)
         assert [await result.aget() for result in results] == [True, True, True]
-    await limited.app.aclose()
 
 
 def test_a_weight_over_the_burst_is_refused(limited):
