@@ -43,6 +43,7 @@ class StreamQ:
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters. The last
             time it runs in a process of its own, so that no other task is blamed.
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
+        fairness_weights: by fairness keys, how many turns they have for one of those that are not named.
         queue_limits: of queues, by their names, how often and how many at a time their tasks may begin.
         durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas to have
             the message, ``fsync`` for its disk to have it. Where Redis cannot confirm that, the enqueue is an error.
@@ -64,6 +65,7 @@ class StreamQ:
         max_deaths: int = Settings.max_deaths,
         unknown_task_ttl: float = Settings.unknown_task_ttl,
         queue_limits: Mapping[str, Limit] | None = None,
+        fairness_weights: Mapping[str, float] | None = None,
         durability: Durability = Settings.durability,
     ) -> None:
         given: dict[str, Any] = {} if url is None else {"url": url}
@@ -76,6 +78,7 @@ class StreamQ:
             max_deaths=max_deaths,
             unknown_task_ttl=unknown_task_ttl,
             queue_limits=queue_limits or {},
+            fairness_weights=fairness_weights or {},
             durability=durability,
         )
         self.broker = Broker(self.settings)

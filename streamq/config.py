@@ -102,6 +102,7 @@ class Settings:
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters.
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
         queue_limits: limits of whole queues, by their names.
+        fairness_weights: how many turns fairness keys have for one of others.
     """
 
     url: str = field(default_factory=lambda: os.environ.get("STREAMQ_URL") or DEFAULT_URL)
@@ -113,6 +114,7 @@ class Settings:
     max_deaths: int = 3
     unknown_task_ttl: float = 24 * 3600.0
     queue_limits: Mapping[str, Limit] = field(default_factory=dict)
+    fairness_weights: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)
@@ -122,7 +124,9 @@ class Settings:
         check_durability(self.durability)
         _check_number("max_deaths", self.max_deaths, least=1, whole=True)
         _check_number("unknown_task_ttl", self.unknown_task_ttl, least=0, whole=False)
-        object.__setattr__(self, "queue_limits", check_queue_limits(self.queue_limits))
+        check_queue_limits(self.queue_limits)
+        for key, weight in self.fairness_weights.items():
+            _check_number(f"the fairness weight of {key!r}", weight, least=0.001, whole=False)
 
 
 def _host_name() -> str:

@@ -13,6 +13,7 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)?([smhd])")
 _UNIT_MS = {"s": 1000.0, "m": 60_000.0, "h": 3_600_000.0, "d": 86_400_000.0}
 _LONGEST_KEY = 200
 _UNNAMEABLE = ": *?[]{}"
+_OF_QUEUE = "*"  # no other limit can have this name
 
 Of = str | Callable[[Mapping[str, object]], object]
 """What gives something of a call: the name of a parameter, or a function of the arguments by name."""
@@ -127,8 +128,9 @@ class Rule:
 
 
 def rule_of(limit: Limit) -> Rule:
-    """Make the rule of a limit that has a name."""
-    return Rule(limit.name or "", limit.pace_ms, limit.most_units, limit.concurrency or 0, limit.asks)
+    """Make the rule of a limit; one without a name is that of a queue."""
+    name = _OF_QUEUE if limit.name is None else limit.name
+    return Rule(name, limit.pace_ms, limit.most_units, limit.concurrency or 0, limit.asks)
 
 
 def limits_of_task(
@@ -153,8 +155,8 @@ def limits_of_task(
     return named
 
 
-def check_queue_limits(limits: Mapping[str, Limit]) -> dict[str, Limit]:
-    """Return the limits of queues, with a name that no other limit can have.
+def check_queue_limits(limits: Mapping[str, Limit]) -> None:
+    """Check the limits of queues.
 
     Raises:
         ConfigError: one has a key or a weight: calls of different tasks have nothing in common to take it from.
@@ -162,9 +164,8 @@ def check_queue_limits(limits: Mapping[str, Limit]) -> dict[str, Limit]:
     for queue, limit in limits.items():
         if not isinstance(limit, Limit):
             raise ConfigError(f"queue_limits: the limit of queue {queue} must be a Limit(...), not {limit!r}")
-        if limit.by is not None or limit.weight is not None or limit.name is not None:
+        if limit.asks or limit.name is not None:
             raise ConfigError(f"queue_limits: the limit of queue {queue} can have no by, weight or name")
-    return {queue: replace(limit, name="*") for queue, limit in limits.items()}
 
 
 def _is_number(value: object) -> bool:

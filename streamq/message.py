@@ -37,18 +37,30 @@ class Lock(NamedTuple):
     longest_ms: int | None = None
 
 
+class Share(NamedTuple):
+    """Whose turns a call takes.
+
+    Attributes:
+        key: calls with different ones take turns.
+        weight: how many turns the key has for one of others.
+    """
+
+    key: str
+    weight: float = 1.0
+
+
 class Terms(NamedTuple):
     """On which terms a message is enqueued; most have none.
 
     Attributes:
         lock: what it has to take.
         order: the key of the line in which it has its place.
-        fairness: the key of those with whom it shares its turns.
+        share: whose turns it takes.
     """
 
     lock: Lock | None = None
     order: str | None = None
-    fairness: str | None = None
+    share: Share | None = None
 
 
 class Message(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from streamq.config import DEFAULT_LEVEL, Durability
 from streamq.errors import ConfigError
 from streamq.limits import Limit, Of, check_key, claims_of, key_of
-from streamq.message import Terms
+from streamq.message import Share, Terms
 from streamq.uniqueness import By
 
 _LONGEST_SECONDS = 100 * 365.25 * 24 * 3600
@@ -191,13 +191,16 @@ class Turns:
         given = self.ordering_key is not None or self.fairness_key is not None
         return given or any(one.asks for one in self.limits)
 
-    def of_call(self, arguments: Mapping[str, Any], steering: Steering, terms: Terms) -> tuple[Steering, Terms | None]:
+    def of_call(
+        self, arguments: Mapping[str, Any], steering: Steering, terms: Terms, weights: Mapping[str, float]
+    ) -> tuple[Steering, Terms | None]:
         """Add what workers, and the enqueue itself, are to heed of a call.
 
         Args:
             arguments: those of the call, by name.
             steering: what else workers are to heed.
             terms: what else the enqueue is.
+            weights: of fairness keys.
 
         Raises:
             ConfigError: a weight cannot be used.
@@ -205,7 +208,8 @@ class Turns:
         order = None if self.ordering_key is None else key_of(self.ordering_key, arguments)
         fairness = None if self.fairness_key is None else key_of(self.fairness_key, arguments)
         claims = claims_of(self.task, self.limits, arguments)
-        terms = terms._replace(order=order, fairness=fairness)
+        share = None if fairness is None else Share(fairness, weights.get(fairness, 1.0))
+        terms = terms._replace(order=order, share=share)
         steering = replace(steering, ordering_key=order, fairness_key=fairness, limits=claims)
         return steering, None if terms == Terms() else terms
 

@@ -161,7 +161,7 @@ class Sender(Generic[P, R]):
             return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.plain_options)
         arguments = task.call_codec.named(args, kwargs)
         lock = None if self.only_one is None else lock_of(self.only_one, task.name, arguments)
-        steering, terms = self.turns.of_call(arguments, self.steering, Terms(lock))
+        steering, terms = self.turns.of_call(arguments, self.steering, Terms(lock), broker.settings.fairness_weights)
         return Message(task_id, task.name, self.queue, encoded, self.delay_ms, steering.encode(), terms)
 
 

@@ -182,6 +182,12 @@ def stubborn(load_app_at: Callable[[str, str], ModuleType], server_url: str) -> 
 
 
 @pytest.fixture
+def limited(load_app_at: Callable[[str, str], ModuleType], server_url: str) -> ModuleType:
+    """Give the module of tasks with limits and orders."""
+    return load_app_at("tests.apps.limited", server_url)
+
+
+@pytest.fixture
 def marked(tmp_path: Path) -> tuple[Path, Path]:
     """Give a file that tasks write their process id to when they start, and one whose appearance ends them."""
     marker, ready = tmp_path / "started", tmp_path / "ready"

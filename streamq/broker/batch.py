@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
+from streamq.broker.turns import FAIR, order_member
 from streamq.errors import BrokerError, BrokerRefused
 from streamq.message import Lock, Message
 from streamq.sending import level_of
@@ -81,6 +82,18 @@ def _bring(queue: QueueKeys, message: Message, seen: str | None) -> tuple[list[s
         said["lock"] = {"place": _OWN_KEYS + len(brought), **_lock_terms(message.terms.lock, message, seen)}
         brought += _lock_keys(message.terms.lock, queue, message, seen)
         said["brings"] += ("hash", "hash", "stream", "stream")
+    if message.terms and message.terms.order is not None:
+        member = order_member(message.terms.order)
+        rule, _, places, room = queue.room(member)
+        said["line"] = {"place": _OWN_KEYS + len(brought), "member": member}
+        brought += (queue.rooms, rule, places, room)
+        said["brings"] += ("zset", "hash", "hash", "zset")
+    if message.terms and message.terms.share is not None:
+        key, weight = message.terms.share
+        rule, times, places, room = queue.room(FAIR)
+        said["share"] = {"place": _OWN_KEYS + len(brought), "member": FAIR, "key": key, "weight": weight}
+        brought += (queue.rooms, rule, places, room, times)
+        said["brings"] += ("zset", "hash", "hash", "zset", "hash")
     return brought, json.dumps(said, separators=(",", ":"))
 
 

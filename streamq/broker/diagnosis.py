@@ -32,6 +32,7 @@ _IN_SCRIPTS = [
         "XADD dead * id 1",
         "XCLAIM stream group consumer 0 0-1 JUSTID",
         "XDEL stream 0-1",
+        "XLEN stream",
         "XGROUP CREATE stream group 0 MKSTREAM",
         "XGROUP DELCONSUMER stream group consumer",
         "XPENDING stream group - + 1",

@@ -79,6 +79,10 @@ def order_member(key: str) -> str:
     return f"order:{key}"
 
 
+FAIR = "fair"
+"""The member of the rooms for calls that take turns; what has the name of a rate in others holds the times of keys."""
+
+
 def admit(queue: QueueKeys, stream: str, asked: Sequence[tuple[Delivery, Sequence[Stake]]]) -> Call[list[int]]:
     """Let deliveries that all came from `stream` begin, or have them wait.
 

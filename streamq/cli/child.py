@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from streamq.app import StreamQ
@@ -120,7 +120,7 @@ async def _serve(app: StreamQ, job: Job, line: Line) -> int:
                 "server": server,
                 "url": display_url(app.settings.url),
                 "tasks": sorted(job.tasks),
-                "settings": asdict(app.settings),
+                "settings": asdict(replace(app.settings, queue_limits={})),  # which the supervisor needs not
             }
         )
 

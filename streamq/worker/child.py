@@ -166,7 +166,13 @@ class _Child:
         renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
         self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
         self._fetcher = Fetcher(
-            fleet, self._executor, self._holdings, outage, counters=self._counters, lease_seconds=worker.lease
+            fleet,
+            self._executor,
+            self._holdings,
+            outage,
+            gate=self._gate,
+            counters=self._counters,
+            lease_seconds=worker.lease,
         )
         self._reaper = Reaper(
             fleet, self._holdings, self._lease, outage, counters=self._counters, lease_seconds=worker.lease

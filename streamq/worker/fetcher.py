@@ -13,6 +13,7 @@ from streamq.codec import encode_error
 from streamq.errors import BrokerError, BrokerReset, StreamqError
 from streamq.message import Delivery, Malformed
 from streamq.worker.executor import Executor
+from streamq.worker.gate import Gate
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
@@ -43,11 +44,13 @@ class Fetcher:
         holdings: Holdings,
         outage: Outage,
         *,
+        gate: Gate,
         counters: Counters,
         lease_seconds: float,
     ) -> None:
         self._fleet = fleet
         self._holdings = holdings
+        self._gate = gate
         self._executor = executor
         self._outage = outage
         self._counters = counters
@@ -99,6 +102,7 @@ class Fetcher:
 
     async def _attend(self, fetched: Fetched, runs: list[Run]) -> None:
         self._counters["fetched", ""] += len(runs)
+        self._gate.fetched(runs)
         if fetched.listening and runs:
             await self._announce(run.delivery for run in runs)
         self._executor.begin(runs)

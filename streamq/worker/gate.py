@@ -93,6 +93,13 @@ class Gate:
             rules = self._rules[message.queue, message.task] = tuple(map(rule_of, limits))
         return turns.stakes_of(rules, message)
 
+    def fetched(self, runs: Iterable[Run]) -> None:
+        """Note that runs have come which took turns with others: the next ones may follow them."""
+        for message in (run.delivery.message for run in runs if run.delivery.message.options):
+            if turns.steering_of(message).fairness_key is not None:
+                self._left[message.queue][turns.FAIR].append(message.id)
+                self._wake.set()
+
     def _dropped(self, run: Run) -> None:
         message = run.delivery.message
         members = [stake.member for stake in run.stakes if stake.rule.concurrency]
@@ -162,11 +169,16 @@ class Gate:
         """Tell which runs have ended for whose end others may wait.
 
         Raises:
-            BrokerError: Redis cannot be told; what sweeps does so within a second, or after a minute if nobody waits.
+            BrokerError: Redis cannot be told; it will be, or a sweep finds out: within a second if others wait.
         """
         while self._left:
             queue, ended = self._left.popitem()
-            wait = await self._rooms.leave(queue, ended)
+            try:
+                wait = await self._rooms.leave(queue, ended)
+            except BaseException:  # also when it is cancelled: it is told again at the end
+                for member, ids in ended.items():
+                    self._left[queue][member] += ids
+                raise
             if wait is not None:
                 self._promoter.expect(wait / 1000)
 

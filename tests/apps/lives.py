@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 
 from tenacity import wait_fixed
 
-from streamq import Retry, StreamQ, current
+from streamq import Limit, Retry, StreamQ, current
 
 app = StreamQ()
 runs: Counter[str] = Counter()
@@ -38,6 +38,16 @@ async def second_time() -> str:
     if number == 1:
         raise ConnectionError("not yet")
     return f"run {number}"
+
+
+@app.task(limits=[Limit(rate="10/s", burst=1, concurrency=1)])
+async def limited() -> str:
+    return f"run {_run()}"
+
+
+@app.task(limits=[Limit(rate="1/s", weight="units")])
+async def weighed(units: int) -> int:
+    return units
 
 
 @app.task

@@ -11,7 +11,7 @@ import time
 
 from tenacity import stop_after_attempt, wait_fixed
 
-from streamq import Retry, StreamQ, current
+from streamq import Limit, Retry, StreamQ, current
 from tests.chaos import instrument
 from tests.chaos.ledger import counted
 
@@ -48,6 +48,34 @@ async def third_time(seconds: float = 0.0) -> int:
     with counted() as fence:
         await asyncio.sleep(seconds)
         if current().attempt < 3:
+            raise ConnectionError("not yet")
+        return fence
+
+
+# ---- tasks that wait for their turn
+
+RATE, BURST, PLACES = 40, 5, 4
+
+
+@app.task(limits=[Limit(rate=f"{RATE}/s", burst=BURST)])
+async def paced(seconds: float) -> int:
+    with counted() as fence:
+        await asyncio.sleep(seconds)
+        return fence
+
+
+@app.task(concurrency=PLACES)
+async def narrow(seconds: float) -> int:
+    with counted() as fence:
+        await asyncio.sleep(seconds)
+        return fence
+
+
+@app.task(ordering_key="key", retry=Retry(stop=stop_after_attempt(3), wait=wait_fixed(0.1)))
+async def in_line(key: str, seconds: float, fails_first: bool) -> int:  # noqa: FBT001 - as its order has it
+    with counted() as fence:
+        await asyncio.sleep(seconds)
+        if fails_first and current().attempt == 1:
             raise ConnectionError("not yet")
         return fence
 

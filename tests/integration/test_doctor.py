@@ -20,7 +20,8 @@ RIGHTS = (
     *("on", ">secret", "~sq:*", "&sq:*", "-@all", "+info", "+ping", "+select", "+client", "+eval", "+evalsha"),
     *("+xreadgroup", "+xautoclaim", "+xgroup", "+xack", "+xadd", "+xclaim", "+xdel", "+xinfo", "+xpending", "+xrange"),
     *("+sadd", "+hdel", "+hexists", "+hget", "+hgetall", "+hmget", "+hset", "+del", "+exists", "+type", "+pexpire"),
-    *("+zadd", "+zrangebyscore", "+zrem", "+zscore", "+publish", "+pubsub", "+subscribe", "+time"),
+    *("+get", "+set", "+hkeys", "+hlen", "+hvals", "+xlen"),
+    *("+zadd", "+zrangebyscore", "+zrem", "+zscore", "+zcard", "+zrange", "+publish", "+pubsub", "+subscribe", "+time"),
 )
 
 

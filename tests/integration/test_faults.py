@@ -17,15 +17,16 @@ import pytest
 from streamq import State, by, cron, results
 from streamq._redis.keys import GROUP, Keys
 from streamq.broker import blame, calls, moving, rescue
-from streamq.config import Settings, WorkerSettings
+from streamq.config import Settings
 from streamq.errors import BrokerError
-from streamq.message import Message
+from streamq.message import Delivery, Message, read_entry
 from streamq.schedule.plan import message_id
+from streamq.sending import Steering
 from streamq.worker import child, promoter, reaper, scheduler
 from streamq.worker.child import Job
 from streamq.worker.stop import Stop
 from tests.proxy import SCRIPTS, Fault, Proxy, Strike
-from tests.serving import serving, until
+from tests.serving import job_of, serving, until
 
 LEASE = 0.4  # seconds
 RENEWALS = 4  # in a lease
@@ -93,10 +94,9 @@ class Stage:
         self._ids.append(task_id)
 
     def job(self, url: str, name: str, *, knows_tasks: bool = True, **options: Any) -> Job:
-        worker = WorkerSettings(lease=LEASE, **{"grace": 5.0, **options})
-        tasks = dict(self.module.app.tasks) if knows_tasks else {}
+        tasks = self.module.app.tasks if knows_tasks else {}
         settings = Settings(url, max_deaths=MAX_DEATHS)
-        return Job(settings, worker, name, "tests.apps.lives:app", tasks, lifespan=None, say=lambda **_: None)
+        return job_of(settings, "tests.apps.lives:app", tasks, name, **{"lease": LEASE, **options})
 
     @contextlib.asynccontextmanager
     async def worker(self, **options: Any) -> AsyncIterator[None]:
@@ -319,6 +319,16 @@ def add_again(stage: Stage, task_id: str, *more: str | int) -> None:
     stage.redis("HSET", QUEUE.record(task_id), "entry", entry)
 
 
+async def limited(stage: Stage) -> None:
+    """Tasks wait until a rate lets them begin, and until another has ended."""
+    for _ in range(3):
+        await stage.enqueue("limited")
+    async with stage.worker():
+        await stage.ended()
+    async with stage.successor():
+        await until(lambda: not stage.redis("EXISTS", QUEUE.rooms))
+
+
 async def long(stage: Stage) -> None:
     """A task runs for longer than its lease, which is renewed."""
     await stage.enqueue("held")
@@ -429,6 +439,7 @@ class Threads:
         self.pause_queue = in_thread(lambda: self.app.queues.pause("default"))
         self.resume_queue = in_thread(lambda: self.app.queues.resume("default"))
         self.move = in_thread(lambda: self.app.queues.move("old", "default"))
+        self.settle = in_thread(lambda: stage.module.weighed.settle_weight(delivery_of(stage), 3, None))
         self.close = in_thread(self.app.close)
 
     def _transact(self) -> None:
@@ -465,6 +476,7 @@ class Loop:
         self.pause_queue = cancelled_once(stage, lambda: self.app.queues.apause("default"))
         self.resume_queue = cancelled_once(stage, lambda: self.app.queues.aresume("default"))
         self.move = cancelled_once(stage, lambda: self.app.queues.amove("old", "default"))
+        self.settle = cancelled_once(stage, lambda: stage.module.weighed.asettle_weight(delivery_of(stage), 3, None))
         self.close = self.app.aclose
 
     async def _transact(self) -> None:
@@ -613,6 +625,25 @@ async def moved(stage: Stage, caller: Threads | Loop) -> None:
     assert stage.module.runs == {"1": 1, "2": 1}
 
 
+async def settled(stage: Stage, caller: Threads | Loop) -> None:
+    """A run says how many units it has used."""
+    steering = Steering(limits=((stage.module.weighed.name, "", 1.0),))
+    stage.run(calls.enqueue(QUEUE, [Message("1", stage.module.weighed.name, "default", b"[1]", 0, steering.encode())]))
+    assert await caller.settle()
+    _, rate, _, _ = QUEUE.room(f"limit:{stage.module.weighed.name}")
+    assert 1000 < stage.redis("PTTL", rate) <= 2001, "two units more than it began with, once"
+    stage.redis("DEL", QUEUE.record("1"))
+    stage.redis("XTRIM", QUEUE.ready, "MAXLEN", 0)
+
+
+def delivery_of(stage: Stage) -> Delivery:
+    """Read the only message that is ready."""
+    (found,) = stage.redis("XRANGE", QUEUE.ready, "-", "+")
+    delivery = read_entry("default", QUEUE.ready, *found)
+    assert isinstance(delivery, Delivery)
+    return delivery
+
+
 async def played(stage: Stage, life: Any, caller: type[Threads | Loop]) -> None:
     """Have a caller of some kind play a life."""
     playing = caller(stage)
@@ -653,6 +684,7 @@ WORKING = {
     abandoned: ("XAUTOCLAIM", "XAUTOCLAIM#2", "give_back"),
     deadly: ("give_back",),
     tidied: ("XINFO CONSUMERS", "retire"),
+    limited: ("admit", "ZRANGE", "turn", "visit"),
     long: ("renew",),
     stopped: ("give_back", "give_back#2"),
     scheduled: ("read_schedules", "define_schedule", "due_schedules", "due_schedules#2", "fire"),
@@ -669,6 +701,7 @@ CALLING = {
     ),
     called_off: ("cancel", "TIME", "SMEMBERS", "ZSCAN", "brief", "cancel#2", "XREVRANGE", "survey", "cancel#3"),
     unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
+    settled: ("settle_weight",),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
     paused: ("pause", "register_queues", "SMEMBERS", "measure", "ZRANGE", "held", "DEL"),
     moved: (

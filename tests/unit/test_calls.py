@@ -32,7 +32,7 @@ from streamq.broker import (
 )
 from streamq.lifecycle import Park, State
 from streamq.limits import Limit, rule_of
-from streamq.message import Delivery, Lock, Malformed, Message, Terms
+from streamq.message import Delivery, Lock, Malformed, Message, Share, Terms
 
 KEYS = Keys("sq")
 QUEUE = KEYS.queue("orders")
@@ -132,11 +132,15 @@ REGISTER = calls.register_queues(KEYS, ["a", "b"])
 # The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
 OTHERS = [message._replace(queue=f"orders.{number}") for number, message in enumerate(MESSAGES)]
 LOCKED = [message._replace(terms=Terms(Lock("shop.buy:1a", "running", 1000))) for message in MESSAGES]
+FAIR = [message._replace(terms=Terms(share=Share("a:{b}", 2.5))) for message in MESSAGES]
+ORDERED = [message._replace(terms=Terms(order="a:{b}")) for message in MESSAGES]
 SEEN = batch.Put(set(), {}, {position: f"5:{{x}}:{message.id}" for position, message in enumerate(LOCKED)}, {})
 SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
     "enqueue_all": [
         *(batch.enqueue_all(KEYS, messages) for messages in (MESSAGES, OTHERS, [])),
         *(batch.enqueue_all(KEYS, LOCKED, seen) for seen in (None, SEEN)),
+        batch.enqueue_all(KEYS, ORDERED),
+        batch.enqueue_all(KEYS, FAIR),
     ],
 }
 ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
@@ -221,7 +225,7 @@ def test_a_script_touches_one_slot(name):
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
     """Three of each message's queue, all in the slot of that queue; with one queue it is one slot, as ever."""
-    one_queue, several, nothing, *locked = SEVERAL_QUEUES["enqueue_all"]
+    one_queue, several, nothing, *locked, _, _ = SEVERAL_QUEUES["enqueue_all"]
     assert slots(keys_of(one_queue)) == {key_slot(b"orders")}
     assert keys_of(nothing) == []
     keys = keys_of(several)
@@ -371,8 +375,9 @@ def test_a_script_uses_the_keys_it_was_given(name):
 
 # How many keys the functions of scripts take, which come first.
 SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
-SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 2, "hold": 3, "wake": 3, "wake_all": 3}
-SHARED |= {"free_place": 1, "known": 1, "read_rule": 1}
+SHARED |= {"line_up": 5, "share": 6}
+SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 3, "hold": 3, "wake": 3, "wake_all": 3}
+SHARED |= {"free_place": 2, "known": 1, "read_rule": 1}
 SHARED |= {"replace": 2, "put_off": 1, "page": 1, "remove": 1}
 
 

@@ -5,16 +5,17 @@ local function known(record, ...)
 end
 
 local function read_rule(rule, member)
-  local said = redis.call('HMGET', rule, 'pace', 'burst', 'concurrency', 'keeps')
+  local said = redis.call('HMGET', rule, 'pace', 'burst', 'concurrency', 'keeps', 'shares')
   local pace, burst, concurrency = tonumber(said[1] or 0), tonumber(said[2] or 1), tonumber(said[3] or 0)
-  return { member = member, pace = pace, burst = burst, concurrency = concurrency, keeps = said[4] }
+  return { member = member, pace = pace, burst = burst, concurrency = concurrency, keeps = said[4], shares = said[5] }
 end
 
-local function free_place(places, record, id)
+local function free_place(places, stream, group, record, id, shares)
   local place = redis.call('HGET', places, id)
   if not place then return end
-  local state, fence, ended = unpack(known(record, 'state', 'fence', 'ended'))
+  local state, fence, ended, entry = unpack(known(record, 'state', 'fence', 'ended', 'entry'))
   local has_it = state == 'queued' and (fence or '0') == string.match(place, '^%d+')
+  if has_it and shares then has_it = #redis.call('XPENDING', stream, group, entry, entry, 1) == 0 end
   if place == '*' then has_it = state and not ended end
   if not has_it then redis.call('HDEL', places, id) end
 end

@@ -12,20 +12,22 @@
 local rooms, stream = KEYS[1], KEYS[2]
 local group, channels, queue = unpack(ARGV, 1, 3)
 
-local function begin(rate, places, limit, id, fence)
+local function begin(rate, places, room, limit, id, fence)
   if limit.pace > 0 then
     redis.call('SET', rate, string.format('%.4f', limit.paid), 'PX', math.ceil(limit.paid - exact) + 1)
   end
   if limit.concurrency > 0 then
     redis.call('HSET', places, id, fence)
     redis.call('ZADD', rooms, 'NX', now + 60000, limit.member) -- should all die that have places
-  else
-    redis.call('HDEL', places, id)
+  elseif redis.call('HDEL', places, id) == 1 and redis.call('EXISTS', places, room) == 0 then
+    redis.call('ZREM', rooms, limit.member)
   end
 end
 
 local function hold(record, rule, room, limit, wait, entry, fence, id, enqueued, fields)
-  -- What can fail comes first: a script that fails is not rolled back.
+  -- What can fail comes first: a script that fails is not rolled back. Entries of one ms are in the order of their ids.
+  local ms, order = string.match(entry, '^(%d+)-(%d+)$')
+  if ms == enqueued then enqueued = string.format('%.6f', ms + math.min(order, 4095) / 4096) end
   redis.call('ZADD', room, enqueued, id)
   redis.call('ZADD', rooms, 'LT', now + wait, limit.member)
   redis.call('HSET', rule, 'pace', limit.pace, 'burst', limit.burst, 'concurrency', limit.concurrency)
@@ -53,7 +55,7 @@ while at <= #ARGV do
       local rule, rate, places, room = KEYS[first], KEYS[first + 1], KEYS[first + 2], KEYS[first + 3]
       if one == limit then hold(record, rule, room, one, wait, entry, fence, id, enqueued, found[2]) end
       if not limit then
-        begin(rate, places, one, id, fence)
+        begin(rate, places, room, one, id, fence)
       elseif redis.call('HDEL', places, id) == 1 then -- what was kept for it is others' again
         redis.call('ZADD', rooms, 'XX', now, one.member)
       end

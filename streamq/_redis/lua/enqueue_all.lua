@@ -2,7 +2,8 @@
 -- Puts new messages on their queues, all or none: looks first whether anything could fail. An id that has a record is
 -- left as it is, so sending again is safe. Of all scripts the only one whose keys may be of several queues.
 -- KEYS: for each message: stream of its level, delayed set, record, then what its terms bring
---       (lock: the lock, and of its holder, as far as it is known: record, level's stream, returned stream)
+--       (lock: the lock, and of its holder, as far as it is known: record, level's stream, returned stream;
+--       line: rooms, and of its member of them: rule, places, room; share: the same and the times of keys)
 -- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms (see put), options,
 --       terms (empty: none; else JSON: the types of the keys that they bring, then each with the place of its first)
 -- Returns the positions of the messages whose queues are new; of messages that were not put, position and id, one by
@@ -14,18 +15,26 @@
 --@include put
 --@include refuse
 --@include lock
+--@include line
+--@include share
 if #KEYS == 0 then return { {}, {}, {} } end
 local group, messages, at, locks = ARGV[1], {}, 1, {}
-local channels = {}
+local channels, lines, shares = {}, {}, {}
 for word = 2, #ARGV, 8 do
   local terms = ARGV[word + 7] ~= '' and cjson.decode(ARGV[word + 7]) or { brings = {} }
-  messages[#messages + 1] = { at = at, word = word, brings = terms.brings, lock = terms.lock }
+  terms.at, terms.word = at, word
+  messages[#messages + 1] = terms
   at = at + 3 + #terms.brings
   if terms.lock then locks = lock_commands end
+  if terms.line then lines = line_commands end
+  if terms.share then shares = share_commands end
+  if terms.line or terms.share then
+    channels[#channels + 1] = ARGV[word] .. ARGV[word + 3] .. ':held'
+  end
   channels[#channels + 1] = ARGV[word] .. ARGV[word + 3] .. (tonumber(ARGV[word + 5]) ~= 0 and ':delayed' or ':queued')
 end
 local commands = { 'EXISTS', 'HEXISTS', 'HSET', 'TYPE', 'XADD', 'ZADD', 'ZRANGEBYSCORE' }
-local forbidden = find_forbidden(commands, locks) or find_forbidden_channel(channels)
+local forbidden = find_forbidden(commands, locks, lines, shares) or find_forbidden_channel(channels)
 if forbidden then return redis.error_reply('NOPERM this user has no permissions for ' .. forbidden) end
 for _, message in ipairs(messages) do
   local wrong = find_mistyped(message.at, { 'stream', 'zset', 'hash', unpack(message.brings) })
@@ -44,6 +53,11 @@ for n, message in ipairs(messages) do
     noted[#noted + 1] = n - 1
   end
   delay = tonumber(delay)
+  local line_at = message.at + (message.line and message.line.place or 0)
+  local rooms, rule, places, room = KEYS[line_at], KEYS[line_at + 1], KEYS[line_at + 2], KEYS[line_at + 3]
+  local share_at = message.at + (message.share and message.share.place or 0)
+  local all_rooms = KEYS[share_at]
+  local fair, times, crowd = KEYS[share_at + 1], KEYS[share_at + 4], KEYS[share_at + 3]
   if message.holder then
     local holder = KEYS[holder_at]
     if message.lock.rule == 'delayed' then
@@ -52,7 +66,9 @@ for n, message in ipairs(messages) do
     local value = redis.call('HGET', lock, 'holder')
     write(lock, delayed, value, message.holder, message.lock)
     held[#held + 1], held[#held + 2] = n - 1, message.holder
-  elseif not put(stream, delayed, record, channels, queue, id, task, args, delay, options) then
+  elseif not (message.line and line_up(rooms, rule, places, room, record, message))
+    and not (message.share and share(all_rooms, fair, times, crowd, record, stream, message))
+    and not put(stream, delayed, record, channels, queue, id, task, args, delay, options) then
     held[#held + 1], held[#held + 2] = n - 1, id
   elseif message.lock then
     write(lock, delayed, message.lock.value, id, message.lock, true)

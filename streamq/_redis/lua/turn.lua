@@ -10,7 +10,7 @@
 --@include unstow
 --@include limit
 --@include places
-local rooms = KEYS[1]
+local rooms, stream = KEYS[1], KEYS[2]
 local group, channels, queue = unpack(ARGV, 1, 3)
 
 local function wake(places, room, record, id, place)
@@ -28,13 +28,15 @@ local function wake_all(rate, places, room, limit, key, at, number)
     local record_at = key + n
     local record, id = KEYS[record_at], ARGV[at + n]
     local state, waits, fence, units = unpack(known(record, 'state', 'waits', 'fence', 'units'))
+    local score = redis.call('ZSCORE', room, id)
     units = tonumber(units or 1)
     if state ~= 'held' or waits ~= limit.member then
       redis.call('ZREM', room, id)
-    elseif redis.call('ZSCORE', room, id) then
+    elseif score then
       local wait = refusal(rate, limit, units, redis.call('HLEN', places), before)
       -- Some together, if that costs nothing: no unit is lost until all of the burst is there.
       if wait then return math.max(wait, math.min(50, math.floor(limit.burst * limit.pace / 2))) end
+      limit.virtual = score
       before = before + math.min(units, limit.burst)
       wake(places, room, record, id, limit.keeps and '*' or (fence or '0') .. ':' .. units)
     end
@@ -47,14 +49,16 @@ while at <= #ARGV do
   local rule, rate, places, room = KEYS[key], KEYS[key + 1], KEYS[key + 2], KEYS[key + 3]
   local limit = read_rule(rule, member)
   key, at = key + 4, at + 3
-  for n = 0, placed - 1 do free_place(places, KEYS[key + n], ARGV[at + n]) end
+  for n = 0, placed - 1 do free_place(places, stream, group, KEYS[key + n], ARGV[at + n], limit.shares) end
   local wait = wake_all(rate, places, room, limit, key + placed, at + placed, waiting)
   if redis.call('ZCARD', room) > 0 then
+    if limit.shares and limit.virtual then redis.call('HSET', rule, 'virtual', limit.virtual) end
     wait = wait or 0 -- there are more than were looked at
     soonest = soonest < 0 and wait or math.min(soonest, wait)
     redis.call('ZADD', rooms, now + wait, member)
   else
     redis.call('DEL', rule)
+    if limit.shares then redis.call('DEL', rate) end -- the times of keys, which begin anew
     redis.call('ZADD', rooms, now + 60000, member)
     if redis.call('HLEN', places) == 0 then redis.call('ZREM', rooms, member) end
   end

@@ -26,6 +26,8 @@ ROWS = {
     "17 renew_pel": "controls",
     "17 ack_first": "controls",
     "17 redis_retries": "controls",
+    "18": "limits",
+    "19": "order",
 }
 
 
