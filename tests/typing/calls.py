@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any, assert_type
 
 import streamq
-from streamq import AsyncResult, Context, Signature, StreamQ, by
+from streamq import AsyncResult, Context, Schedule, Signature, StreamQ, by, cron, every
 
 app = StreamQ()
 
@@ -30,6 +30,11 @@ async def about(context: Context, name: str) -> str:
 @app.task(bind=True, raises=(ValueError,))
 def about_thread(context: Context, *names: str) -> bytes:
     return context.id.encode() + "".join(names).encode()
+
+
+@app.task(schedule=[cron("0 9 * * mon-fri", tz="Europe/Berlin"), every(seconds=30, jitter=5)], missed="skip")
+async def tick() -> int:
+    return 1
 
 
 @streamq.task
@@ -74,6 +79,11 @@ def right() -> None:
     assert_type(add.apply_async((1, 2), queue="slow").get(), int)
     assert_type(add.s(1, 2), Signature[int])
     assert_type(app.enqueue_many([add.s(1, 2), add.s(2)]), list[AsyncResult[int]])
+    assert_type(tick.delay(), AsyncResult[int])
+    assert_type(app.schedules.add("x", add.s(1), every(hours=1), missed="all"), Schedule)
+    assert_type(app.schedules.list(), tuple[Schedule, ...])
+    app.schedules.add("x", add.s(1), every(hours=1), missed="some")  # wrong
+    app.schedules.add("x", add.s(1), "0 9 * * *")  # wrong
     assert_type(count("a", day=date.min), list[str])
     coroutine = assert_type(add(1, 2), Coroutine[Any, Any, int])
     coroutine.close()
