@@ -124,8 +124,13 @@ def count(_queue: QueueKeys, places: Sequence[Place]) -> Generator[Call[Any], An
 
 def cancel_one(keys: Keys, queue: str, task_id: str, ttl_ms: int) -> Generator[Call[Any] | bool, Any, None]:
     """Cancel one task, wherever its message is by then; gives at last whether it is cancelled."""
-    deal = Canceller(keys.done, ttl_ms, running=True)
-    yield (yield from deal(keys.queue(queue), [Place(task_id)])) == 1
+    deal, found, place = Canceller(keys.done, ttl_ms, running=True), 0, keys.queue(queue)
+    while not (found := (yield from deal(place, [Place(task_id)]))):
+        target = (yield calls.look(place, task_id)).moved_to
+        if target is None:
+            break
+        place = keys.queue(target)
+    yield found == 1
 
 
 def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bool], deal: Deal) -> Walk:

@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import calls, server
+from streamq.broker import calls, moving, server
 from streamq.broker.blame import blamed, owner_of
 from streamq.broker.order import Order
 from streamq.broker.rooms import Rooms
@@ -235,6 +235,13 @@ class Fleet:
         if found.task_ids:
             await self._commands.run(calls.promote(keys, found.task_ids))
         return found
+
+    async def carry(self, queue: str) -> None:
+        """Go on with a move of messages to another queue that may have been interrupted."""
+        steps, answer = moving.carry(self.keys, self.keys.queue(queue)), None
+        with contextlib.suppress(StopIteration):
+            while True:
+                answer = await self._commands.run(steps.send(answer))
 
     async def state(self, delivery: Delivery) -> State:
         """Look up where the task of a delivery is in its life."""

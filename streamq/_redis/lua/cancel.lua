@@ -29,10 +29,11 @@ for i = 2, #KEYS, 2 do
   local id, name = ARGV[i + 7], ARGV[i + 8]
   local state, ended, fence, called, entry, task, waiters, forget =
     unpack(redis.call('HMGET', record, 'state', 'ended', 'fence', 'stream', 'entry', 'task', 'waiters', 'forget'))
+  local is_elsewhere = redis.call('HEXISTS', record, 'moved_to') == 1
   entry = state == 'queued' and entry
   local is_held = entry and redis.pcall('XPENDING', stream, group, entry, entry, 1)[1]
   local done_by_us = 1
-  if not state or ended or (is_held and which ~= 'running') then
+  if not state or ended or is_elsewhere or (is_held and which ~= 'running') then
     done_by_us = state == 'cancelled' and 1 or 0
   elseif entry and (called or '') ~= name then
     done_by_us = called or ''
