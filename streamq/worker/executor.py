@@ -93,16 +93,12 @@ class Executor:
             return self._in_processes
         return self._on_loop if task.is_async else self._in_threads
 
-    # ---- how much to fetch
-
     def room(self) -> int:
         """Return how many more messages this process should take now."""
         if len(self._holdings) >= self._on_loop.size + AHEAD_MOST + _UNCOMMITTED_MOST:
             return 0
         waiting = sum(lane.queued for lane in self._expected)  # of suspects there are few, and they can wait
         return free_places(self._expected, self._on_loop) + self._pace.ahead() - waiting
-
-    # ---- what runs
 
     def hold(self, deliveries: Iterable[Delivery]) -> list[Run]:
         """Take deliveries in: from now on their leases are renewed."""
@@ -197,7 +193,7 @@ class Executor:
             if task.options.bind:
                 args = (context_of(delivery, self._state, run), *args)
             if task.is_limited:
-                value = await self._within(run, task.function(*args, **kwargs))
+                value = await self._within(run, task.options.timeout, task.function(*args, **kwargs))
             else:
                 value = await task.function(*args, **kwargs)
             outcome = succeeded(task, delivery, value, self._settings.max_result)
@@ -209,11 +205,10 @@ class Executor:
         self._on_loop.running -= 1
         self._ended(run, outcome)
 
-    async def _within(self, run: Run, coroutine: Any) -> Any:
-        assert run.task is not None  # noqa: S101 - begin() saw to it
+    async def _within(self, run: Run, seconds: float | None, coroutine: Any) -> Any:
         self._limits.begin(run)
         try:
-            return await within(run.task.options.timeout, coroutine)
+            return await within(seconds, coroutine)
         finally:
             self._limits.end(run)
 

@@ -17,7 +17,8 @@ QUEUE = "sq:{default}"
 STREAMS = (f"{QUEUE}:stream:returned", f"{QUEUE}:stream:5")
 GROUP = "workers"
 _RECORD = f"{QUEUE}:task:"
-_DOCUMENTED = {"sq:queues", *STREAMS, f"{QUEUE}:dead", instrument.COMMITS, instrument.REFUSED}
+_TIMETABLE = {f"{QUEUE}:schedule", *(f"{QUEUE}:schedules{part}" for part in ("", ":fired", ":declared"))}
+_DOCUMENTED = {"sq:queues", *STREAMS, f"{QUEUE}:dead", *_TIMETABLE, instrument.COMMITS, instrument.REFUSED}
 _LOOK_SECONDS = 0.1
 _CLOSING_SECONDS = 5.0  # until a server has noticed that a client is gone
 

@@ -35,7 +35,7 @@ STORIES = {
     "10": "data, streams and groups destroyed",
     "11": "the server's memory full",
     "12": "programs that enqueue killed",
-    "13": "delays and retries, under kills and restarts",
+    "13": "delays, retries and schedules, under kills and restarts",
     "14": "new tasks, and workers that lack them",
     "16": "Sentinel failovers, by a kill and by a cut; half of the calls durable",
 }

@@ -1,23 +1,30 @@
 """Row 13: tasks that wait for their time, while workers and the server are killed: none is lost, none comes too early.
 
+Some come by schedules: each instant becomes one task, however many workers look for it, and however late.
 The time is Redis's: server and campaign have the same clock, which is looked at.
 """
 
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 import redis
 
+from streamq import every
+from streamq.schedule.plan import message_id
+from tests.chaos import check
 from tests.chaos.ledger import Line
 from tests.chaos.producer import Order, Sent
 from tests.chaos.report import Report
 from tests.chaos.stage import Case, Stage
+from tests.workers import until
 
 LEASE = 1.5
 DELAYED, RETRIED = 300, 200
+SCHEDULES = {"tick": 250, "tock": 400}  # ms from one instant to the next
 LONGEST_SECONDS = 8.0  # of a countdown
 HARMS = (3, 1, 1, 2, 2)  # of each kind in `_harm`
 ATTEMPTS = 3  # of `again_later`
@@ -38,14 +45,61 @@ def run(case: Case) -> Report:
         rnd.shuffle(orders)
         apart = _clocks_apart(stage.server.client)
         stage.fleet.start(2, "-p", "2", lease=LEASE, grace=1.0)
+        first = _begin_schedules(stage)
         stage.producer.begin(orders, seconds=6.0)
         _harm(stage)
+        stage.producer.join()
+        fired = _end_schedules(stage, first)
         report = stage.finish(lease=LEASE)
         apart = max(apart, _clocks_apart(stage.server.client))
         report.require(apart < _GRAIN_SECONDS, f"the server's clock is {apart:.3f} s off: nothing can be said of times")
         _account(report, stage.lines(), stage.producer.sent)
+        _account_fired(report, stage.lines(), fired)
         stage.failed = not report.ok
         return report
+
+
+def _begin_schedules(stage: Stage) -> dict[str, int]:
+    """Add them; returns the first instant of each, ms."""
+    schedules, call = stage.app.app.schedules, stage.app.on_loop.s()
+    return {
+        name: _ms(schedules.add(name, call, every(seconds=interval / 1000), missed="all").next_at)
+        for name, interval in SCHEDULES.items()
+    }
+
+
+def _end_schedules(stage: Stage, first: Mapping[str, int]) -> dict[str, set[str]]:
+    """Wait until all is fired that is due by now, and remove them; returns the ids that there are of each."""
+    client, schedules, producer = stage.server.client, stage.app.app.schedules, stage.producer
+    seconds, _ = client.time()
+    fired = {}
+    for name, interval in SCHEDULES.items():
+        until(lambda name=name: _ms(schedules.get(name).next_at) > 1000 * seconds, seconds=stage.case.patience)
+        schedules.remove(name)
+        keys = client.scan_iter(f"{check.QUEUE}:task:schedule:{name}:*", count=1000)
+        fired[name] = {key.partition(":task:")[2] for key in keys}
+        due = max(1000 * seconds, first[name] + interval * (len(fired[name]) - 1))
+        for instant in range(first[name], due + 1, interval):
+            task_id = message_id(name, instant)
+            producer.sent[task_id] = Sent(Order("on_loop", (0.0,)), instant / 1000)
+            producer.acknowledged.append(task_id)
+    return fired
+
+
+def _account_fired(report: Report, lines: Sequence[Line], fired: Mapping[str, set[str]]) -> None:
+    """See to it that each instant was fired, and once: a second message would be run under the same fence."""
+    runs = Counter((line.id, line.fence) for line in lines if line.what == "begun" and line.id.startswith("schedule:"))
+    ran = {task_id for task_id, _ in runs}
+    report.more["fired"] = sum(map(len, fired.values()))
+    for name, ids in fired.items():
+        of_it = {task_id for task_id in ran if task_id.startswith(f"schedule:{name}:")}
+        report.require(of_it == ids, f"of {name}: {sorted(of_it ^ ids)[:3]} were not both fired and run")
+    twice = [one for one, count in runs.items() if count > 1]
+    report.require(not twice, f"run twice under one fence: {twice[:3]}")
+
+
+def _ms(at: datetime) -> int:
+    return round(at.timestamp() * 1000)
 
 
 def _harm(stage: Stage) -> None:
