@@ -10,6 +10,7 @@ from streamq._redis.scripts import Call, Word, load
 from streamq.broker import calls, letters, reads
 from streamq.broker.records import stored_error
 from streamq.errors import TaskCancelled
+from streamq.lifecycle import State
 
 _CANCEL = load("cancel")
 _SURVEY = load("survey")
@@ -17,6 +18,7 @@ _BRIEF = load("brief")
 
 _PAGE = 100  # messages that are looked at, or cancelled, in one step; more would hold up other clients
 _PAGE_BYTES = 1024 * 1024  # a page ends with the message that goes past this
+_OUTSIDE = {State.DELAYED.encode(), State.HELD.encode()}
 _ERROR = stored_error(TaskCancelled, "it was cancelled")
 
 
@@ -69,12 +71,13 @@ def survey(stream: str, first: bytes, last: bytes) -> Call[list[tuple[bytes, See
 
 
 def brief(queue: QueueKeys, task_ids: Sequence[str]) -> Call[list[Seen]]:
-    """Read what is known of tasks that wait outside the streams."""
+    """Read what is known of tasks that wait outside the streams; those that do so no longer are left out."""
 
     def read(reply: list[list[bytes]]) -> list[Seen]:
         return [
             Seen(task_id, task.decode("utf-8", "replace"), _number(at))
-            for task_id, (task, at) in zip(task_ids, reply, strict=True)
+            for task_id, (state, task, at) in zip(task_ids, reply, strict=True)
+            if state in _OUTSIDE
         ]
 
     return Call(("EVALSHA", _BRIEF.digest, len(task_ids), *map(queue.record, task_ids)), read, _BRIEF)
@@ -136,7 +139,7 @@ def cancel_one(keys: Keys, queue: str, task_id: str, ttl_ms: int) -> Generator[C
 def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bool], deal: Deal) -> Walk:
     """Go through what waits in some queues, or in all, and deal with what fits, given Redis time in ms.
 
-    Messages go from the delayed set to the streams, and from there to that of the returned ones, so that those which do
+    Messages go from outside to the streams, and from there to that of the returned ones, so that those which do
     meanwhile are met again. What is enqueued from now on is left alone.
     """
     now_ms = yield reads.now()
@@ -146,15 +149,9 @@ def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bo
         return seen.enqueued_ms <= now_ms and fits(seen, now_ms)
 
     for queue in map(keys.queue, (yield calls.queue_names(keys)) if names is None else names):
-        cursor = b"0"
-        while True:
-            cursor, ids = yield scan(queue.delayed, cursor)
-            for start in range(0, len(ids), _PAGE):
-                seen = yield brief(queue, ids[start : start + _PAGE])
-                total += yield from deal(queue, [Place(one.task_id) for one in seen if meant(one)])
-                yield total
-            if cursor == b"0":
-                break
+        total = yield from _outside(queue, queue.delayed, total, meant, deal)
+        for member in (yield from _all(queue.rooms)):
+            total = yield from _outside(queue, queue.room(member)[-1], total, meant, deal)
         for name, stream in queue.named_streams:
             first, last = b"-", (yield letters.newest(stream)) or b"-"
             while found := (yield survey(stream, first, last)):
@@ -162,3 +159,29 @@ def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bo
                 places = [Place(one.task_id, name) for _, one in found if one.task_id and meant(one)]
                 total += yield from deal(queue, places)
                 yield total
+
+
+def _outside(
+    queue: QueueKeys, waiting: str, total: int, meant: Callable[[Seen], bool], deal: Deal
+) -> Generator[Call[Any] | int, Any, int]:
+    """Deal with tasks whose ids are in a sorted set, and whose messages in their records; returns the new total."""
+    cursor = b"0"
+    while True:
+        cursor, ids = yield scan(waiting, cursor)
+        for start in range(0, len(ids), _PAGE):
+            seen = yield brief(queue, ids[start : start + _PAGE])
+            total += yield from deal(queue, [Place(one.task_id) for one in seen if meant(one)])
+            yield total
+        if cursor == b"0":
+            return total
+
+
+def _all(ids: str) -> Generator[Call[Any], Any, list[str]]:
+    """Read a sorted set that is not large, in steps."""
+    found: dict[str, None] = {}
+    cursor = b"0"
+    while True:
+        cursor, some = yield scan(ids, cursor)
+        found.update(dict.fromkeys(some))
+        if cursor == b"0":
+            return list(found)

@@ -111,6 +111,33 @@ async def test_many_are_cancelled_in_steps(basic, connection):
     await basic.app.aclose()
 
 
+def test_what_waits_for_its_turn_is_cancelled_too(basic, connection):
+    """It is found by way of the room where it waits; who has left that, or was cancelled before, does not count."""
+    redis, queue = connection.client.execute_command, basic.app.broker.keys.queue("default")
+    room = queue.room("a:b")[-1]
+    redis("ZADD", queue.rooms, 1, "a:b")
+    results = [basic.add.using(task_id=task_id, countdown=60).delay(1, 2) for task_id in "123"]
+    for result in results:
+        redis("ZREM", queue.delayed, result.id)
+        redis("ZADD", room, 1, result.id)
+        redis("HSET", queue.record(result.id), "state", "held")
+    results[2].cancel()
+    assert basic.app.cancel_all(task="*.add") == 2
+    assert all(result.status() is State.CANCELLED for result in results)
+    redis("DEL", queue.rooms, room)
+
+
+@pytest.mark.parametrize("priority", [0, 9])
+def test_a_message_of_any_level_is_found(basic, connection, priority):
+    """By its id alone, and among many."""
+    for cancel in (basic.app.cancel_all, None):
+        result = basic.add.using(priority=priority).delay(1, 2)
+        assert cancel(queue="default") == 1 if cancel else result.cancel()
+        assert result.status() is State.CANCELLED
+    stream = basic.app.broker.keys.queue("default").levels[priority]
+    assert connection.client.execute_command("XLEN", stream) == 0
+
+
 # ---- the command line
 
 
