@@ -278,7 +278,7 @@ def test_few_of_those_that_take_turns_are_in_a_stream(q, rooms):
     assert len(q.entries(q.returned)) == 50, "those are not fetched yet"
     q.fetch(stream=q.returned)
     rooms.sweep()
-    assert [entry["id"] for entry in q.entries(q.returned)][50:52] == ["100", "b"]
+    assert [entry["id"] for entry in q.entries(q.returned)][50:52] == ["b", "100"], "whose turn is next"
     q.redis("DEL", q.queue.rooms, *q.queue.room(turns.FAIR))
 
 
