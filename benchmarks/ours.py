@@ -10,7 +10,7 @@ import sys
 
 from benchmarks.machine import Meter
 from benchmarks.report import WARM_UP, say, say_latency
-from benchmarks.tasks import app, noop, noop_in_thread
+from benchmarks.tasks import app, noop, noop_in_thread, noop_limited
 from streamq.broker import calls
 from streamq.config import DEFAULT_QUEUE
 
@@ -58,6 +58,22 @@ def promotion(count: int, server: int) -> None:
     say(meter.stop(moved))
 
 
+def fill_limited(count: int, _server: int) -> None:
+    """Enqueue calls of a task with limits."""
+    app.enqueue_many(noop_limited.s() for _ in range(count))
+
+
+def fill_one_tenant(count: int, _server: int) -> None:
+    """Enqueue calls of one tenant."""
+    app.enqueue_many(noop.using(fairness_key="a").s() for _ in range(count))
+
+
+def latency_of_another(count: int, _server: int) -> None:
+    """Call `delay` for another tenant, and wait for the result."""
+    another = noop.using(fairness_key="b")
+    say_latency(count, lambda: another.delay().get(timeout=30))
+
+
 def latency(count: int, _server: int) -> None:
     """Call `delay` and wait for the result."""
     say_latency(count, lambda: noop.delay().get(timeout=30))
@@ -70,7 +86,10 @@ if __name__ == "__main__":
         "fill_for_threads": fill_for_threads,
         "fill_delayed": fill_delayed,
         "promotion": promotion,
+        "fill_limited": fill_limited,
+        "fill_one_tenant": fill_one_tenant,
         "latency": latency,
+        "latency_of_another": latency_of_another,
     }
     with app:
         jobs[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3]))

@@ -57,6 +57,9 @@ def _measures() -> dict[str, Measure]:
             " others wait for theirs.",
         ),
         "promotion_many": Measure("promotion, many", "the same, while a million others wait."),
+        "drain_limited": Measure(
+            "drain, limited", "the same worker with a task that has a rate and a number of places, which let in all."
+        ),
         "latency_p50": Measure(
             "latency p50",
             "XADD, a waiting XREADGROUP in another process, LPUSH and BLPOP, against noop.delay().get();"
@@ -64,6 +67,11 @@ def _measures() -> dict[str, Measure]:
             unit="ms",
         ),
         "latency_p99": Measure("latency p99", "of the same calls, the slowest in a hundred.", unit="ms"),
+        "fair_p50": Measure(
+            "fair p50",
+            "noop.delay().get() for one tenant, while there are calls of another for the whole time.",
+            unit="ms",
+        ),
     }
 
 
@@ -94,7 +102,13 @@ class Rounds:
                     step("ours" if ours else "bare")
             self._progress(f"round {number + 1} of {self._plan.rounds}: drain in threads")
             self._server.clean()
-            self._drain_threads()
+            self._drain_filled("drain_threads", "fill_for_threads")
+            self._progress(f"round {number + 1} of {self._plan.rounds}: drain with limits")
+            self._server.clean()
+            self._drain_filled("drain_limited", "fill_limited")
+            self._progress(f"round {number + 1} of {self._plan.rounds}: fairness")
+            self._server.clean()
+            self._fairness()
             for name, waiting in (("few", self._plan.few_delayed), ("many", self._plan.many_delayed)):
                 self._progress(f"round {number + 1} of {self._plan.rounds}: promotion, {waiting} others wait")
                 self._server.clean()
@@ -119,11 +133,17 @@ class Rounds:
                 figure = time_drain(self._server, BARE_STREAM, total, pid)
         self._add("drain", side, figure)
 
-    def _drain_threads(self) -> None:
+    def _drain_filled(self, name: str, fill: str) -> None:
         total = self._plan.tasks // 2
-        self._processes.job("ours", "fill_for_threads", total)
+        self._processes.job("ours", fill, total)
         with self._processes.worker() as pid:
-            self._add("drain_threads", "ours", time_drain(self._server, QUEUE_STREAM, total, pid))
+            self._add(name, "ours", time_drain(self._server, QUEUE_STREAM, total, pid))
+
+    def _fairness(self) -> None:
+        self._processes.job("ours", "fill_one_tenant", self._plan.tasks)
+        with self._processes.worker():
+            p50, _ = self._processes.job("ours", "latency_of_another", 20, beside_server=True)
+        self._add("fair_p50", "ours", Figure(p50, None, None))
 
     def _promotion(self, name: str, waiting: int) -> None:
         self._processes.job("ours", "fill_delayed", waiting)

