@@ -16,6 +16,7 @@ from streamq.config import Durability, Settings
 from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
 from streamq.limits import Limit
+from streamq.queues import Queues
 from streamq.results import AsyncResult
 from streamq.tasks import Signature, Task, make_current
 from streamq.timetable import Schedules
@@ -238,6 +239,11 @@ class StreamQ:
     def dead_letters(self) -> DeadLetters:
         """The dead letters of all queues, to be looked at, redriven or purged."""
         return DeadLetters(self.broker)
+
+    @property
+    def queues(self) -> Queues:
+        """All queues: to be looked at, paused, resumed, or moved."""
+        return Queues(self.broker)
 
     @property
     def schedules(self) -> Schedules:

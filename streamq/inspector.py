@@ -1,8 +1,7 @@
-"""What operators read: queues, single tasks, dead letters. Nothing here changes anything."""
+"""What operators read: single tasks, dead letters. Nothing here changes anything."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,27 +15,6 @@ from streamq.lifecycle import State
 from streamq.message import Delivery, Malformed
 
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999, where datetime ends
-
-
-@dataclass(frozen=True, slots=True)
-class QueueInfo:
-    """One queue at one moment.
-
-    Attributes:
-        name: the queue's name.
-        length: messages that wait for a worker.
-        pending: messages that workers have and that have not ended.
-        delayed: tasks whose time has not come.
-        dead: dead letters.
-        oldest_age: seconds since the oldest message, waiting or pending, came to its stream; None if there is none.
-    """
-
-    name: str
-    length: int
-    pending: int
-    delayed: int
-    dead: int
-    oldest_age: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,33 +112,6 @@ class DeadLetter:
             return decode_plain(self.raw_args)
         except ResultDecodeError:
             return self.raw_args
-
-
-def queues(settings: Settings) -> list[QueueInfo]:
-    """Look at all known queues, by name. Not for use on an event loop: there, await `aqueues`.
-
-    Raises:
-        ConfigError: the URL cannot be used.
-        BrokerError: Redis cannot be asked; it is asked once, and not again.
-    """
-    return asyncio.run(aqueues(settings))
-
-
-async def aqueues(settings: Settings) -> list[QueueInfo]:
-    """Look at all known queues, as `queues` does."""
-    now_ms, depths = await reads.depths(settings)
-    return [
-        QueueInfo(
-            name=depth.queue,
-            # The two numbers come from two moments, between which a worker may have taken some.
-            length=max(0, depth.entries - depth.pending),
-            pending=depth.pending,
-            delayed=depth.delayed,
-            dead=depth.dead,
-            oldest_age=None if depth.oldest_ms is None else max(0, now_ms - depth.oldest_ms) / 1000,
-        )
-        for depth in depths
-    ]
 
 
 def task(settings: Settings, task_id: str) -> TaskInfo:

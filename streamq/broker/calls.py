@@ -289,9 +289,13 @@ def look(queue: QueueKeys, task_id: str) -> Call[Record]:
     return Call(("EVALSHA", _LOOK.digest, len(keys), *keys, GROUP), read, _LOOK)
 
 
-def forget(queue: QueueKeys, task_id: str) -> Call[bool]:
-    """Delete a record, now or when its task ends; False if there is none."""
-    return Call(("EVALSHA", _FORGET.digest, 1, queue.record(task_id)), bool, _FORGET)
+def forget(queue: QueueKeys, task_id: str) -> Call[bool | str]:
+    """Delete a record, now or when its task ends; False if there is none, a queue's name if the task is there now."""
+
+    def read(reply: int | bytes) -> bool | str:
+        return reply.decode() if isinstance(reply, bytes) else bool(reply)
+
+    return Call(("EVALSHA", _FORGET.digest, 1, queue.record(task_id)), read, _FORGET)
 
 
 def announce(events: Iterable[tuple[str, bytes]]) -> Call[None]:

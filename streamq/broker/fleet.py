@@ -12,7 +12,7 @@ from typing import NamedTuple, TypeVar
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import calls, server
+from streamq.broker import calls, moving, server
 from streamq.broker.blame import blamed, owner_of
 from streamq.broker.order import Order
 from streamq.broker.rooms import Rooms
@@ -241,6 +241,13 @@ class Fleet:
         message = delivery.message
         record = await self._commands.run(calls.look(self.keys.queue(message.queue), message.id))
         return record.state
+
+    async def carry(self, queue: str) -> None:
+        """Go on with a move of messages to another queue that may have been interrupted."""
+        steps, answer = moving.carry(self.keys, self.keys.queue(queue)), None
+        with contextlib.suppress(StopIteration):
+            while True:
+                answer = await self._commands.run(steps.send(answer))
 
     def _learn(self, queue: str, found: calls.Due) -> bool:
         is_news = self._order.learn(queue, found.levels, paused=found.paused)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from streamq._redis.connections import AsyncConnection, SyncConnection
+from streamq._redis.connections import SyncConnection
 from streamq._redis.keys import GROUP, Keys, QueueKeys
-from streamq._redis.scripts import Call
+from streamq._redis.scripts import Call, load
 from streamq._redis.subscriptions import messages
 from streamq.broker import calls
 from streamq.broker.records import UNKNOWN, Record
-from streamq.config import Settings
+from streamq.config import LEVELS, Settings
 from streamq.errors import BrokerError
 from streamq.lifecycle import State
+
+_MEASURE = load("measure")
 
 
 class Depth(NamedTuple):
@@ -21,48 +23,56 @@ class Depth(NamedTuple):
 
     Attributes:
         queue: the queue's name.
-        entries: messages in its streams, those counted that workers have.
+        now_ms: Redis time of this look, ms.
+        waiting: messages that no worker has, by the level of their stream; None: those that were returned.
         pending: messages that workers have and that have not ended.
         delayed: tasks whose time has not come.
         dead: dead letters.
+        paused: nobody is to fetch from it.
+        moving: messages on their way to another queue.
+        added: messages that ever came to the streams of its levels.
         oldest_ms: Redis time at which the oldest message came to its stream, ms; None: the streams are empty.
     """
 
     queue: str
-    entries: int
+    now_ms: int
+    waiting: dict[int | None, int]
     pending: int
     delayed: int
     dead: int
+    paused: bool
+    moving: int
+    added: int
     oldest_ms: int | None
 
-
-def length(stream: str) -> Call[int]:
-    """Count the entries of a stream; 0 if there is none."""
-    return Call(("XLEN", stream), int)
-
-
-def oldest(stream: str) -> Call[int | None]:
-    """Find when the oldest entry of a stream was added, Redis time in ms; None if there is no entry."""
-
-    def read(reply: list[Any]) -> int | None:
-        return int(reply[0][0].partition(b"-")[0]) if reply else None
-
-    return Call(("XRANGE", stream, "-", "+", "COUNT", 1), read)
+    @property
+    def entries(self) -> int:
+        """How many messages are in its streams."""
+        return self.pending + sum(self.waiting.values())
 
 
-def pending(stream: str) -> Call[int]:
-    """Count the pending entries of a stream that exists; 0 if it has no group, for which XPENDING would fail."""
+def measure(queue: QueueKeys) -> Call[Depth]:
+    """Find out how much there is of everything in a queue."""
 
-    def read(reply: list[list[Any]]) -> int:
-        groups = [dict(zip(group[::2], group[1::2], strict=True)) for group in reply]
-        return sum(group[b"pending"] for group in groups if group[b"name"] == GROUP.encode())
+    def read(reply: list[Any]) -> Depth:
+        now_ms, delayed, dead, paused, moving, *streams = reply
+        found = {level: one for level, one in zip((None, *LEVELS), streams, strict=True) if one}
+        firsts = [int(first.partition(b"-")[0]) for *_, first in found.values() if first]
+        return Depth(
+            queue=queue.name,
+            now_ms=now_ms,
+            waiting={level: length - pending for level, (length, pending, *_) in found.items() if length > pending},
+            pending=sum(pending for _, pending, *_ in found.values()),
+            delayed=delayed,
+            dead=dead,
+            paused=bool(paused),
+            moving=moving,
+            added=sum(added for level, (_, _, added, _) in found.items() if level is not None),
+            oldest_ms=min(firsts, default=None),
+        )
 
-    return Call(("XINFO", "GROUPS", stream), read)
-
-
-def delayed(queue: QueueKeys) -> Call[int]:
-    """Count the tasks whose time has not come."""
-    return Call(("ZCARD", queue.delayed), int)
+    keys = [queue.delayed, queue.dead, queue.paused, queue.moving, *queue.all_streams]
+    return Call(("EVALSHA", _MEASURE.digest, len(keys), *keys, GROUP), read, _MEASURE)
 
 
 def now() -> Call[int]:
@@ -70,58 +80,11 @@ def now() -> Call[int]:
     return Call(("TIME",), lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000)
 
 
-async def depths(settings: Settings) -> tuple[int, list[Depth]]:
-    """Measure all known queues in three round trips, however many there are.
-
-    Returns:
-        Redis time in ms, and the queues by name.
-
-    Raises:
-        BrokerError: Redis cannot be asked.
-    """
-    keys = Keys(settings.namespace)
-    connection = AsyncConnection(settings.url)
-    try:
-        queues = [keys.queue(name) for name in await connection.run(calls.queue_names(keys))]
-        asked = [call for queue in queues for call in _sizes(queue)]
-        time_ms, *sizes = await connection.run_together(now(), *asked)
-        each = len(asked) // len(queues) if queues else 1
-        by_queue = dict(zip(queues, zip(*[iter(sizes)] * each, strict=True), strict=True))
-        # Only streams that have entries are asked for those pending: one that does not exist would be an error.
-        streams = [
-            stream
-            for queue, found in by_queue.items()
-            for stream, entries in zip(queue.streams, found, strict=False)
-            if entries
-        ]
-        held = await connection.run_together(*map(pending, streams)) if streams else []
-    finally:
-        await connection.close()
-    pending_in = dict(zip(streams, held, strict=True))
-    return time_ms, [_depth(queue, found, pending_in) for queue, found in by_queue.items()]
-
-
-def _sizes(queue: QueueKeys) -> list[Call[Any]]:
-    return [*map(length, queue.streams), *map(oldest, queue.streams), delayed(queue), length(queue.dead)]
-
-
-def _depth(queue: QueueKeys, found: tuple[Any, ...], pending_in: dict[str, int]) -> Depth:
-    returned, ready, oldest_returned, oldest_ready, waiting_for_time, dead = found
-    return Depth(
-        queue=queue.name,
-        entries=returned + ready,
-        pending=sum(pending_in.get(stream, 0) for stream in queue.streams),
-        delayed=waiting_for_time,
-        dead=dead,
-        oldest_ms=min((ms for ms in (oldest_returned, oldest_ready) if ms is not None), default=None),
-    )
-
-
 def find_record(connection: SyncConnection, keys: Keys, task_id: str) -> tuple[str | None, Record]:
     """Look through all known queues for the record of a task, over a connection that is open; as `find`."""
     for name in connection.run(calls.queue_names(keys)):
         record = connection.run(calls.look(keys.queue(name), task_id))
-        if record.state is not State.UNKNOWN:
+        if record.state is not State.UNKNOWN and not record.moved_to:
             return name, record
     return None, UNKNOWN
 

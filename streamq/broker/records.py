@@ -22,6 +22,7 @@ class Record:
         worker: who has it, while it runs.
         attempt: which attempt runs, is next, or was the last.
         failure: the stored error of the last attempt that failed and was to be tried again; empty: none was.
+        moved_to: the queue where the task is now; None: this one.
     """
 
     state: State
@@ -32,6 +33,7 @@ class Record:
     worker: str | None = None
     attempt: int = 1
     failure: bytes = b""
+    moved_to: str | None = None
 
 
 def stored_error(kind: type[BaseException], message: str) -> bytes:
@@ -61,4 +63,5 @@ def read_record(fields: Sequence[bytes]) -> Record:
         deaths=int(known.get(b"deaths", 0)),
         attempt=int(known.get(b"attempt", 1)),
         failure=known.get(b"failure", b""),
+        moved_to=known[b"moved_to"].decode() if b"moved_to" in known else None,
     )

@@ -12,6 +12,7 @@ import click
 
 from streamq.cli.loading import load_app
 from streamq.cli.options import in_one_line, print_any_text, stop_waiting, to_json
+from streamq.config import LEVELS
 from streamq.errors import ConfigError, ResultTimeout, StreamqError, TaskFailed
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ _MOST_NAMES = 8
 @click.option("--wait", is_flag=True, help="Wait for the task to end, and print its result as JSON.")
 @click.option("--timeout", type=click.FloatRange(0), metavar="SECONDS", help="Wait no longer than this.")
 @click.option("-Q", "--queue", help="Another queue than the task's own.")
+@click.option(
+    "--priority",
+    type=click.IntRange(LEVELS[0], LEVELS[-1]),
+    help="Another priority than the task's own; in its queue, larger ones come first.",
+)
 @click.option("--countdown", type=click.FloatRange(0), metavar="SECONDS", help="Run it not before this time is over.")
 @click.option("--id", "task_id", help="An id of your own; while there is a record of it, calling again does nothing.")
 def command(app: str, task: str, arguments: str, timeout: float | None, *, wait: bool, **options: Any) -> None:

@@ -117,9 +117,7 @@ def _confirm(app: StreamQ, chosen: dict[str, Any]) -> None:
 
 
 def _check_queues(app: StreamQ, names: tuple[str, ...]) -> None:
-    from streamq import inspector  # noqa: PLC0415 - --help must answer quickly
-
-    known = [queue.name for queue in inspector.queues(app.settings)] if names else []
+    known = [queue.name for queue in app.queues.list()] if names else []
     for name in names:
         if name not in known:
             raise ConfigError(f"there is no queue {in_one_line(name)}; there are: {', '.join(known) or 'none yet'}")

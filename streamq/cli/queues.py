@@ -1,40 +1,112 @@
-"""``streamq queues``: show the queues and what waits in them."""
+"""``streamq queues``: show the queues and what waits in them; pause, resume or move them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from streamq.cli.options import json_option, naming_the_server, server_options, settings_of, to_json
 
 if TYPE_CHECKING:
-    from streamq.inspector import QueueInfo
+    from streamq.queues import QueueInfo, Queues
 
-_HEAD = ("queue", "length", "pending", "delayed", "dead", "oldest")
+_NUMBERS = ("length", "pending", "delayed", "dead")
 
 
-@click.command("queues")
-@json_option("Print a JSON array; ages are seconds.")
+@click.group("queues", invoke_without_command=True)
+@json_option("Print a JSON array; ages are seconds, rates messages a second.")
+@click.option(
+    "--rates",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Look twice, so long apart, and show how many messages came and ended meanwhile, a second.",
+)
 @server_options
-def command(url: str, namespace: str, *, as_json: bool) -> None:
+@click.pass_context
+def command(context: click.Context, url: str, namespace: str, rates: float | None, *, as_json: bool) -> None:
     """Show all queues: length (messages that wait for a worker), pending (messages that workers have and that have not
     ended), delayed (tasks whose time has not come), dead (dead letters), and the age of the oldest message.
-    """  # noqa: D205 - click shows the first sentence and the rest as one
-    from streamq import inspector  # noqa: PLC0415 - --help must answer quickly
 
-    settings = settings_of(url, namespace)
-    with naming_the_server(settings):
-        found = inspector.queues(settings)
+    Where there is something to tell of some queue, there is more: levels (messages that wait, by priority), and notes:
+    whether it is paused, and how many messages are on their way to another queue because a move was interrupted.
+    """  # noqa: D205 - click shows the first sentence and the rest as one
+    if context.invoked_subcommand is not None:
+        given = [name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+        if given:
+            raise click.UsageError(f"options of {context.invoked_subcommand!r} stand after it")
+        return
+    with _opened(url, namespace) as queues:
+        found = queues.list(over=rates)
     if as_json:
         click.echo(to_json([_as_dict(queue) for queue in found]))
     elif found:
-        click.echo(_table([_HEAD, *map(_row, found)]))
+        click.echo(_table(found))
     else:
         click.echo(f"no queues yet under the namespace {namespace!r}", err=True)
 
 
-def _as_dict(queue: QueueInfo) -> dict[str, str | int | float | None]:
+@contextmanager
+def _opened(url: str, namespace: str) -> Iterator[Queues]:
+    from streamq.app import StreamQ  # noqa: PLC0415 - --help must answer quickly
+
+    settings = settings_of(url, namespace)
+    with naming_the_server(settings), StreamQ(settings.url, namespace=settings.namespace) as app:
+        yield app.queues
+
+
+@command.command("pause")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@server_options
+def pause(names: tuple[str, ...], url: str, namespace: str) -> None:
+    """Have workers fetch no more from queues.
+
+    All workers see it within a second; what they have fetched goes on. It lasts until the queue is resumed.
+    """
+    with _opened(url, namespace) as queues:
+        for name in names:
+            click.echo(f"{name}: {'paused' if queues.pause(name) else 'was paused already'}")
+
+
+@command.command("resume")
+@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@server_options
+def resume(names: tuple[str, ...], url: str, namespace: str) -> None:
+    """Have workers fetch again from queues that are paused."""
+    with _opened(url, namespace) as queues:
+        for name in names:
+            click.echo(f"{name}: {'resumed' if queues.resume(name) else 'was not paused'}")
+
+
+@command.command("move")
+@click.argument("source")
+@click.argument("target")
+@server_options
+def move(source: str, target: str, url: str, namespace: str) -> None:
+    """Move all messages of SOURCE that no worker has to TARGET, also delayed ones.
+
+    If it is interrupted, nothing is lost: call it again.
+
+    Exit code: 1 if some stay because TARGET knows another task of their id.
+    """
+    with _opened(url, namespace) as queues:
+        tell = None
+        if sys.stderr.isatty():
+            tell = lambda count: click.echo(f"\r{count} moved", nl=False, err=True)  # noqa: E731 - used in one place
+        done = queues.move(source, target, on_progress=tell)
+        if tell:
+            click.echo("\r", nl=False, err=True)
+    click.echo(
+        f"{done.moved} moved" + f", {done.conflicts} in conflict with tasks of the same id" * bool(done.conflicts)
+    )
+    sys.exit(1 if done.conflicts else 0)
+
+
+def _as_dict(queue: QueueInfo) -> dict[str, Any]:
     return {
         "queue": queue.name,
         "length": queue.length,
@@ -42,12 +114,38 @@ def _as_dict(queue: QueueInfo) -> dict[str, str | int | float | None]:
         "delayed": queue.delayed,
         "dead": queue.dead,
         "oldest_age": queue.oldest_age,
+        "levels": {str(level): length for level, length in queue.levels.items()},
+        "returned": queue.returned,
+        "moving": queue.moving,
+        "paused": queue.paused,
+        "enqueued_rate": queue.enqueued_rate,
+        "ended_rate": queue.ended_rate,
     }
 
 
-def _row(queue: QueueInfo) -> tuple[str, ...]:
-    numbers = (queue.length, queue.pending, queue.delayed, queue.dead)
-    return (queue.name, *map(str, numbers), "-" if queue.oldest_age is None else _age(queue.oldest_age))
+def _table(queues: list[QueueInfo]) -> str:
+    """Align: names to the left, all else to the right. Columns that no queue has something for are left out."""
+    rows = [_row(queue) for queue in queues]
+    heads = [head for head in rows[0] if head in (*_NUMBERS, "queue", "oldest") or any(row[head] for row in rows)]
+    lines = [heads, *([row[head] for head in heads] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
+
+
+def _row(queue: QueueInfo) -> dict[str, str]:
+    levels = (
+        "" if queue.levels.keys() <= {5} else " ".join(f"{n}:{queue.levels[n]}" for n in sorted(queue.levels)[::-1])
+    )
+    notes = ["paused"] * queue.paused + [f"{queue.moving} on the move"] * bool(queue.moving)
+    return {
+        "queue": queue.name,
+        **{head: str(getattr(queue, head)) for head in _NUMBERS},
+        "oldest": "-" if queue.oldest_age is None else _age(queue.oldest_age),
+        "enqueued/s": "" if queue.enqueued_rate is None else f"{queue.enqueued_rate:.1f}",
+        "ended/s": "" if queue.ended_rate is None else f"{queue.ended_rate:.1f}",
+        "levels": levels,
+        "notes": ", ".join(notes),
+    }
 
 
 def _age(seconds: float) -> str:
@@ -61,9 +159,3 @@ def _age(seconds: float) -> str:
         if count or parts:
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    """Align: names to the left, all else to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows)

@@ -67,3 +67,5 @@ class Promoter:
                 if ms is not None:
                     self.expect((ms + 1) / 1000)
             is_more = _COUNT in (len(found.task_ids), len(found.rooms))
+        if found.moving:
+            await self._fleet.carry(queue)

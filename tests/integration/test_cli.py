@@ -119,7 +119,8 @@ def one_line(run):
 
 
 @pytest.mark.parametrize(
-    "command", ["", "call", "cancel", "dead", "dead list", "dead purge", "events", "queues", "result", "worker"]
+    "command",
+    ["", "call", "cancel", "dead", "dead list", "dead purge", "events", "queues", "queues move", "result", "worker"],
 )
 def test_help_answers_without_heavy_imports(command):
     """Help is there at once, for nothing is imported that it does not need."""
@@ -252,11 +253,15 @@ def test_queues(streamq, basic, connection, start_worker, tmp_path):
 
     found = {one.pop("queue"): one for one in json.loads(streamq("queues", "--json").stdout)}
     ages = {name: one.pop("oldest_age") for name, one in found.items()}
+    levels = {name: one.pop("levels") for name, one in found.items()}
+    more = {"returned", "moving", "paused", "enqueued_rate", "ended_rate"}
+    assert all({name: one.pop(name) for name in more} for one in found.values())
     assert list(found) == ["absent", "busy", "default", "foreign"]
     assert found["absent"] == {"length": 0, "pending": 0, "delayed": 0, "dead": 0}
     assert found["busy"] == {"length": 0, "pending": 1, "delayed": 0, "dead": 1}
     assert found["default"] == {"length": 3, "pending": 0, "delayed": 1, "dead": 0}
     assert found["foreign"] == {"length": 1, "pending": 0, "delayed": 0, "dead": 0}
+    assert levels == {"absent": {}, "busy": {}, "default": {"5": 3}, "foreign": {"5": 1}}
     assert ages["absent"] is None
     assert 0 <= ages["busy"] < 30
     assert ages["foreign"] > 1e9
@@ -267,6 +272,34 @@ def test_queues(streamq, basic, connection, start_worker, tmp_path):
     assert rows[2].split()[:5] == ["default", "3", "0", "1", "0"]
     assert len({len(row) for row in (head, *rows)}) == 1, "the columns are aligned"
     (tmp_path / "ready").touch()
+
+
+def test_queues_of_which_there_is_more_to_tell(streamq, basic):
+    """Levels, a pause and rates have columns where some queue has them."""
+    basic.add.delay(1, 1)
+    basic.add.using(queue="mail", priority=9).delay(1, 1)
+    basic.add.using(queue="mail", priority=0).delay(1, 1)
+    assert streamq("queues", "pause", "mail", "mail").stdout == "mail: paused\nmail: was paused already\n"
+    head, default, mail = streamq("queues", "--rates", "0.01").stdout.splitlines()
+    assert head.split() == [
+        *("queue", "length", "pending", "delayed", "dead", "oldest", "enqueued/s", "ended/s", "levels", "notes")
+    ]
+    assert default.split()[-2:] == ["0.0", "0.0"]
+    assert mail.split()[-5:] == ["0.0", "0.0", "9:1", "0:1", "paused"]
+    [_, shown] = json.loads(streamq("queues", "--json").stdout)
+    assert (shown["levels"], shown["paused"]) == ({"9": 1, "0": 1}, True)
+    assert streamq("queues", "resume", "mail", "mail").stdout == "mail: resumed\nmail: was not paused\n"
+
+
+def test_queues_are_moved(streamq, basic):
+    """What cannot be used is said in one line."""
+    basic.add.using(queue="mail", task_id="1").delay(1, 1)
+    assert streamq("queues", "move", "mail", "files").stdout == "1 moved\n"
+    basic.add.using(queue="default", task_id="1").delay(1, 1)
+    run = streamq("queues", "move", "default", "files")
+    assert (run.stdout, run.returncode) == ("0 moved, 1 in conflict with tasks of the same id\n", 1)
+    assert "cannot be moved to the same queue" in one_line(streamq("queues", "move", "a", "a"))
+    assert "options of 'pause' stand after it" in streamq("queues", "--namespace", "x", "pause", "a").stderr
 
 
 def test_a_dead_task_says_why(streamq, basic, start_worker):

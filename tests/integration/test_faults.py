@@ -16,7 +16,7 @@ import pytest
 
 from streamq import State, by, cron, results
 from streamq._redis.keys import GROUP, Keys
-from streamq.broker import blame, calls, rescue
+from streamq.broker import blame, calls, moving, rescue
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError
 from streamq.message import Message
@@ -36,6 +36,7 @@ STOP = "stop"
 CANCEL = "cancel"
 QUEUE = Keys("sq").queue("default")
 RULE = cron("0 0 1 1 *")
+OLD = Keys("sq").queue("old")
 
 
 class Stage:
@@ -385,6 +386,18 @@ async def scheduled(stage: Stage) -> None:
         await until(lambda: stage.struck or not stage.strike)  # another may have been faster
 
 
+async def carried(stage: Stage) -> None:
+    """A move was interrupted; a worker of the queue goes on with it, and the task runs on the other."""
+    stage.run(calls.enqueue(OLD, [Message("1", stage.module.once.name, "old", b"[]")]))
+    entries = stage.run(moving.entries(OLD, OLD.ready, b"0-0", b"+"))
+    assert stage.run(moving.depart(OLD, OLD.ready, "default", entries)) == 1
+    async with stage.worker(queues=("old", "default")):
+        await until(lambda: stage.run(calls.look(OLD, "1")).moved_to == "default")
+        await until(lambda: stage.state("1").ended)
+    assert stage.module.runs == {"1": 1}
+    stage.redis("SREM", "sq:queues", "old")
+
+
 # ---- lives of callers
 
 
@@ -409,9 +422,13 @@ class Threads:
         on = self.app.schedules
         self.add = in_thread(lambda: on.add("often", self._once.s(), RULE))
         self.schedules = in_thread(on.list)
-        self.pause = in_thread(lambda: on.pause("often"))
-        self.resume = in_thread(lambda: on.resume("often"))
+        self.pause_schedule = in_thread(lambda: on.pause("often"))
+        self.resume_schedule = in_thread(lambda: on.resume("often"))
         self.remove = in_thread(lambda: on.remove("often"))
+        self.measure = in_thread(self.app.queues.list)
+        self.pause = in_thread(lambda: self.app.queues.pause("default"))
+        self.resume = in_thread(lambda: self.app.queues.resume("default"))
+        self.move = in_thread(lambda: self.app.queues.move("old", "default"))
         self.close = in_thread(self.app.close)
 
     def _transact(self) -> None:
@@ -441,9 +458,13 @@ class Loop:
         on = self.app.schedules
         self.add = cancelled_once(stage, lambda: on.aadd("often", self._once.s(), RULE))
         self.schedules = cancelled_once(stage, on.alist)
-        self.pause = cancelled_once(stage, lambda: on.apause("often"))
-        self.resume = cancelled_once(stage, lambda: on.aresume("often"))
+        self.pause_schedule = cancelled_once(stage, lambda: on.apause("often"))
+        self.resume_schedule = cancelled_once(stage, lambda: on.aresume("often"))
         self.remove = cancelled_once(stage, lambda: on.aremove("often"))
+        self.measure = cancelled_once(stage, self.app.queues.alist)
+        self.pause = cancelled_once(stage, lambda: self.app.queues.apause("default"))
+        self.resume = cancelled_once(stage, lambda: self.app.queues.aresume("default"))
+        self.move = cancelled_once(stage, lambda: self.app.queues.amove("old", "default"))
         self.close = self.app.aclose
 
     async def _transact(self) -> None:
@@ -534,10 +555,10 @@ async def arranged(stage: Stage, caller: Threads | Loop) -> None:
     """A schedule is added, looked at, paused, resumed and removed."""
     added = await caller.add()
     assert (added.name, added.rule, added.paused) == ("often", RULE, False)
-    await caller.pause()
+    await caller.pause_schedule()
     [paused] = await caller.schedules()
     assert paused.paused
-    await caller.resume()
+    await caller.resume_schedule()
     assert await caller.schedules() == (added,)
     await caller.remove()
     assert await caller.schedules() == ()
@@ -556,6 +577,39 @@ async def called_off(stage: Stage, caller: Threads | Loop) -> None:
     stage.ends_as = State.CANCELLED
     stage.check()
     assert not stage.module.runs
+
+
+async def paused(stage: Stage, caller: Threads | Loop) -> None:
+    """The queue is paused, looked at, and resumed; then its task runs."""
+    stage.run(calls.enqueue(QUEUE, [Message("1", stage.module.once.name, "default", b"[]")]))
+    await caller.pause()
+    [info] = await caller.measure()
+    assert (info.paused, info.length) == (True, 1)
+    await caller.resume()
+    assert not stage.redis("EXISTS", QUEUE.paused)
+    check_enqueued(stage, "1")
+    async with stage.successor():
+        await stage.ended()
+    stage.check()
+
+
+async def moved(stage: Stage, caller: Threads | Loop) -> None:
+    """Messages of another queue, one of which is delayed, are moved to this one."""
+    name = stage.module.once.name
+    stage.run(calls.enqueue(OLD, [Message("1", name, "old", b"[]"), Message("2", name, "old", b"[]", 60_000)]))
+    done = await caller.move()
+    assert (done.moved <= 2 and stage.cancels) or done == (2, 0)
+    assert not stage.redis("EXISTS", OLD.delayed, OLD.moving)
+    assert stage.redis("XLEN", OLD.ready) == 0
+    assert stage.redis("ZCARD", QUEUE.delayed) == 2
+    stage.redis("ZADD", QUEUE.delayed, "XX", 1, "2")
+    for task_id in ("1", "2"):
+        assert stage.run(calls.look(OLD, task_id)).moved_to == "default"
+        stage.expect(task_id)
+    async with stage.successor():
+        await stage.ended()
+    stage.check()
+    assert stage.module.runs == {"1": 1, "2": 1}
 
 
 async def played(stage: Stage, life: Any, caller: type[Threads | Loop]) -> None:
@@ -603,6 +657,7 @@ WORKING = {
     scheduled: ("read_schedules", "define_schedule", "due_schedules", "due_schedules#2", "fire"),
     cancelled: ("look", "give_back"),
     rescued: ("XREADGROUP", "give_back", "retire", "retire#2"),
+    carried: ("ZRANGE", "departing", "arrive", "forward", "register_queues#2"),
 }
 CALLING = {
     called: (SET_UP, "enqueue", "register_queues", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
@@ -614,6 +669,11 @@ CALLING = {
     called_off: ("cancel", "TIME", "SMEMBERS", "ZSCAN", "brief", "cancel#2", "XREVRANGE", "survey", "cancel#3"),
     unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
     redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
+    paused: ("pause", "register_queues", "SMEMBERS", "measure", "DEL"),
+    moved: (
+        *("ZRANGE", "ZCARD", "ZRANGE#2", "depart_later", "departing", "arrive", "register_queues", "forward"),
+        *("XREVRANGE", "XINFO GROUPS", "XRANGE", "depart", "departing#2", "arrive#2", "forward#2"),
+    ),
 }
 # What is made when its worker is stopping already.
 AT_STOP = ("CLIENT UNBLOCK", "retire", "retire#2", "announce#3")

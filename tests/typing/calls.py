@@ -121,7 +121,7 @@ def rejected(context: Context) -> None:
     greet.delay(1)  # wrong
     add.s("1")  # wrong
     add.using(countdown=1).s("1")  # wrong
-    add.using(priority=1)  # wrong
+    add.using(priority="high")  # wrong
     add.using(durability="sync")  # wrong
     StreamQ(durability="sync")  # wrong
     add.using(task_id=17)  # wrong

@@ -16,7 +16,20 @@ from redis.crc import key_slot
 from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import batch, calls, cancels, diagnosis, durability, letters, reads, schedules, server, turns
+from streamq.broker import (
+    batch,
+    calls,
+    cancels,
+    diagnosis,
+    durability,
+    letters,
+    moving,
+    pausing,
+    reads,
+    schedules,
+    server,
+    turns,
+)
 from streamq.lifecycle import Park, State
 from streamq.limits import Limit, rule_of
 from streamq.message import Delivery, Lock, Malformed, Message, Terms
@@ -84,6 +97,13 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     ],
     "survey": [cancels.survey(stream, b"-", b"1-1") for stream in QUEUE.streams],
     "brief": [cancels.brief(QUEUE, IDS)],
+    "measure": [reads.measure(QUEUE)],
+    "pause": [pausing.pause(QUEUE)],
+    "depart": [moving.depart(QUEUE, stream, "other", DELIVERIES) for stream in QUEUE.all_streams],
+    "depart_later": [moving.depart_later(QUEUE, "other", IDS)],
+    "departing": [moving.departing(QUEUE, IDS)],
+    "arrive": [moving.arrive(QUEUE, "other", [(task_id, b"1", [b"state", b"delayed"]) for task_id in IDS])],
+    "forward": [moving.forward(QUEUE, [(task_id, arrived) for task_id in IDS]) for arrived in (False, True)],
     "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
     "fire": [
         schedules.fire(KEYS, QUEUE, DUE, MESSAGES, next_ms=2000, last="1000"),
@@ -133,10 +153,12 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "unblock": (server.unblock(7), lambda _: ()),
     "listeners": (server.listeners(), lambda _: ()),
     "server_info": (server.server_info(), lambda _: ()),
-    "length": (reads.length(QUEUE.ready), lambda words: words[1:2]),
-    "oldest": (reads.oldest(QUEUE.ready), lambda words: words[1:2]),
-    "pending": (reads.pending(QUEUE.ready), lambda words: words[2:3]),
-    "delayed": (reads.delayed(QUEUE), lambda words: words[1:2]),
+    "resume": (pausing.resume(QUEUE), lambda words: words[1:2]),
+    "last_entry": (moving.last_entry(QUEUE.ready), lambda words: words[1:2]),
+    "last_delivered": (moving.last_delivered(QUEUE.ready), lambda words: words[2:3]),
+    "entries": (moving.entries(QUEUE, QUEUE.ready, b"0-0", b"9-9"), lambda words: words[1:2]),
+    "members": (moving.members(QUEUE.moving), lambda words: words[1:2]),
+    "count": (moving.count(QUEUE.delayed), lambda words: words[1:2]),
     "now": (reads.now(), lambda _: ()),
     "waiting": (turns.waiting(QUEUE, MEMBERS[-1], 10), lambda words: words[1:2]),
     "info": (diagnosis.info(), lambda _: ()),
@@ -166,7 +188,20 @@ def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
         name: str(function.__annotations__.get("return", ""))
-        for module in (batch, calls, cancels, diagnosis, durability, letters, reads, schedules, server, turns)
+        for module in (
+            batch,
+            calls,
+            cancels,
+            diagnosis,
+            durability,
+            letters,
+            moving,
+            pausing,
+            reads,
+            schedules,
+            server,
+            turns,
+        )
         for name, function in inspect.getmembers(module, inspect.isfunction)
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
@@ -226,8 +261,8 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
 def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    of_operators = {"letters", "redrive", "survey", "brief"}
-    of_operators |= {"letters", "redrive", "read_schedules", "remove_schedule", "resume_schedule"}
+    of_operators = {"letters", "redrive", "survey", "brief", "measure", "pause", "depart", "depart_later"}
+    of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
@@ -270,11 +305,11 @@ _FROM_KEYS = re.compile(
     r"|KEYS\[first \+ \(tonumber\(place\) or 0\)\]"
 )
 _KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
-_KEY_SECOND = {"XGROUP"}
+_KEY_SECOND = {"XGROUP", "XINFO"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
     "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "SADD", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
-    "GET", "HKEYS", "HLEN", "HVALS", "PERSIST", "SET", "XDEL", "XPENDING", "XRANGE", "ZADD",
+    "GET", "HKEYS", "HLEN", "HVALS", "PERSIST", "SET", "XDEL", "XLEN", "XPENDING", "XRANGE", "ZADD",
     "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
 
@@ -347,7 +382,7 @@ def test_a_shared_function_is_given_a_key_of_the_script(name):
     for words in re.findall(r"^(?!.*function).*\b(?:settle|write_dead)\((.*)\)", text, re.MULTILINE):
         assert split(words)[0] in keys_in(text)
     for function, number in SHARED.items():
-        for words in re.findall(rf"^(?!.*function).*\b{function}\((.*)\)", text, re.MULTILINE):
+        for words in re.findall(rf"^(?!.*function).*(?<!\.)\b{function}\((.*)\)", text, re.MULTILINE):
             assert set(split(words)[:number]) <= keys_in(text)
 
 
@@ -377,4 +412,5 @@ def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
     makes_work = name in {"enqueue", "enqueue_all", "redrive", "fire", "define_schedule", "resume_schedule"}
+    makes_work |= name in {"depart", "depart_later", "arrive"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})

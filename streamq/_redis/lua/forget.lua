@@ -1,9 +1,10 @@
 #!lua flags=allow-oom
 -- Deletes the record of an ended task; that of another will be deleted when it ends.
 -- KEYS: record
--- Returns 0 if there is no record.
-local state, ended = unpack(redis.call('HMGET', KEYS[1], 'state', 'ended'))
+-- Returns 0 if there is no record; the name of the queue where the task is now, if it was moved.
+local state, ended, moved_to = unpack(redis.call('HMGET', KEYS[1], 'state', 'ended', 'moved_to'))
 if not state then return 0 end
+if moved_to then return moved_to end
 if ended then
   redis.call('DEL', KEYS[1])
 else

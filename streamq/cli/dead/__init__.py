@@ -70,13 +70,12 @@ def _opened(settings: Settings, filters: dict[str, Any]) -> Iterator[DeadLetters
     Raises:
         ConfigError: a filter cannot be used, or there is no queue of that name.
     """
-    from streamq import inspector  # noqa: PLC0415 - --help must answer quickly
-    from streamq.app import StreamQ  # noqa: PLC0415
+    from streamq.app import StreamQ  # noqa: PLC0415 - --help must answer quickly
 
     with naming_the_server(settings), StreamQ(settings.url, namespace=settings.namespace) as app:
         chosen = app.dead_letters.where(**filters)
         if "queue" in filters:
-            known = [queue.name for queue in inspector.queues(settings)]
+            known = [queue.name for queue in app.queues.list()]
             for name in filters["queue"]:
                 if name not in known:
                     raise ConfigError(f"there is no queue {name}; there are: {', '.join(known) or 'none yet'}")
