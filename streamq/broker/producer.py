@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import secrets
+import threading
+import weakref
 from collections.abc import Sequence
 
+from streamq._redis.connections import AsyncConnection, SyncConnection
+from streamq._redis.keys import Keys
+from streamq._redis.subscriptions import Doorbell
+from streamq._redis.urls import check_url
 from streamq.broker import bulk, calls
 from streamq.broker.batch import clarified, enqueue_all, have_terms
 from streamq.broker.cancels import cancel_one
@@ -20,12 +28,63 @@ from streamq.message import Delivery, Message
 from streamq.sending import level_of
 
 
-class Broker(Connections):
-    """Enqueues messages and reads records; every method has a sync form and an ``a`` form."""
+class Broker:
+    """Enqueues messages and reads records; every method has a sync form and an ``a`` form.
+
+    Connections are opened at first use, one pool for all threads and one for each event loop.
+    """
 
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+        check_url(settings.url)
+        self.settings = settings
+        self.keys = Keys(settings.namespace)
         self.ttl_ms = round(settings.result_ttl * 1000)
+        self._lock = threading.Lock()
+        self._forget_connections()
+
+    def _forget_connections(self) -> None:
+        self._pid = os.getpid()
+        self._sync: SyncConnection | None = None
+        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnection]
+        self._loops = weakref.WeakKeyDictionary()
+        self._doorbell: Doorbell | None = None
+        self._can_confirm: set[Durability] = set()
+
+    @property
+    def sync(self) -> SyncConnection:
+        """The connection for threads."""
+        if self._sync is None or self._pid != os.getpid():
+            with self._lock:
+                if self._pid != os.getpid():  # sockets must not be shared with a parent process
+                    self._forget_connections()
+                if self._sync is None:
+                    self._sync = SyncConnection(self.settings.url, patient=True)
+        return self._sync
+
+    @property
+    def on_loop(self) -> AsyncConnection:
+        """The connection for the running event loop."""
+        loop = asyncio.get_running_loop()
+        connection = self._loops.get(loop)
+        if connection is None or self._pid != os.getpid():
+            if self._pid != os.getpid():
+                self._forget_connections()
+            connection = self._loops[loop] = AsyncConnection(self.settings.url, patient=True)
+        return connection
+
+    @property
+    def doorbell(self) -> Doorbell:
+        """What wakes the waiting results of this process."""
+        connection = self.sync
+        with self._lock:
+            if self._doorbell is None:
+                self._doorbell = Doorbell(connection, self.keys.done + secrets.token_hex(8))
+            return self._doorbell
+
+    @property
+    def client_id(self) -> str:
+        """The last part of this process's channel."""
+        return self.doorbell.channel.removeprefix(self.keys.done)
 
     def enqueue(self, message: Message, durability: Durability | None = None) -> str | None:
         """Put one message on its queue: one script, one round trip.
@@ -245,3 +304,20 @@ class Broker(Connections):
             if record.state is not State.UNKNOWN and not record.moved_to:
                 return name
         return None
+
+    def close(self) -> None:
+        """Close the connections of threads, and stop listening for results. They open again at the next use."""
+        with self._lock:
+            doorbell, self._doorbell = self._doorbell, None
+            sync, self._sync = self._sync, None
+        if doorbell:
+            doorbell.close()
+        if sync:
+            sync.close()
+
+    async def aclose(self) -> None:
+        """Close the connections of this event loop, and then as `close` does."""
+        connection = self._loops.pop(asyncio.get_running_loop(), None)
+        if connection:
+            await connection.close()
+        await asyncio.to_thread(self.close)
