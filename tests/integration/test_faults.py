@@ -35,8 +35,8 @@ PROBE = "probe"
 STOP = "stop"
 CANCEL = "cancel"
 QUEUE = Keys("sq").queue("default")
-OLD = Keys("sq").queue("old")
 RULE = cron("0 0 1 1 *")
+OLD = Keys("sq").queue("old")
 
 
 class Stage:
@@ -369,18 +369,6 @@ async def rescued(stage: Stage) -> None:
         await stage.ended()
 
 
-async def carried(stage: Stage) -> None:
-    """A move was interrupted; a worker of the queue goes on with it, and the task runs on the other."""
-    stage.run(calls.enqueue(OLD, [Message("1", stage.module.once.name, "old", b"[]")]))
-    entries = stage.run(moving.entries(OLD, OLD.ready, b"0-0", b"+"))
-    assert stage.run(moving.depart(OLD, OLD.ready, "default", entries)) == 1
-    async with stage.worker(queues=("old", "default")):
-        await until(lambda: stage.run(calls.look(OLD, "1")).moved_to == "default")
-        await until(lambda: stage.state("1").ended)
-    assert stage.module.runs == {"1": 1}
-    stage.redis("SREM", "sq:queues", "old")
-
-
 async def scheduled(stage: Stage) -> None:
     """The code of a task declares a schedule, which comes due, and is fired."""
     task = stage.module.held
@@ -396,6 +384,18 @@ async def scheduled(stage: Stage) -> None:
         stage.module.go_on()
         await stage.ended()
         await until(lambda: stage.struck or not stage.strike)  # another may have been faster
+
+
+async def carried(stage: Stage) -> None:
+    """A move was interrupted; a worker of the queue goes on with it, and the task runs on the other."""
+    stage.run(calls.enqueue(OLD, [Message("1", stage.module.once.name, "old", b"[]")]))
+    entries = stage.run(moving.entries(OLD, OLD.ready, b"0-0", b"+"))
+    assert stage.run(moving.depart(OLD, OLD.ready, "default", entries)) == 1
+    async with stage.worker(queues=("old", "default")):
+        await until(lambda: stage.run(calls.look(OLD, "1")).moved_to == "default")
+        await until(lambda: stage.state("1").ended)
+    assert stage.module.runs == {"1": 1}
+    stage.redis("SREM", "sq:queues", "old")
 
 
 # ---- lives of callers
@@ -419,16 +419,16 @@ class Threads:
         self.cancel_all = in_thread(lambda: self.app.cancel_all(task="*once"))
         self.redrive = in_thread(self.app.dead_letters.redrive)
         self.purge = in_thread(self.app.dead_letters.purge)
-        self.measure = in_thread(self.app.queues.list)
-        self.pause_queue = in_thread(lambda: self.app.queues.pause("default"))
-        self.resume_queue = in_thread(lambda: self.app.queues.resume("default"))
-        self.move = in_thread(lambda: self.app.queues.move("old", "default"))
         on = self.app.schedules
         self.add = in_thread(lambda: on.add("often", self._once.s(), RULE))
         self.schedules = in_thread(on.list)
-        self.pause = in_thread(lambda: on.pause("often"))
-        self.resume = in_thread(lambda: on.resume("often"))
+        self.pause_schedule = in_thread(lambda: on.pause("often"))
+        self.resume_schedule = in_thread(lambda: on.resume("often"))
         self.remove = in_thread(lambda: on.remove("often"))
+        self.measure = in_thread(self.app.queues.list)
+        self.pause = in_thread(lambda: self.app.queues.pause("default"))
+        self.resume = in_thread(lambda: self.app.queues.resume("default"))
+        self.move = in_thread(lambda: self.app.queues.move("old", "default"))
         self.close = in_thread(self.app.close)
 
     def _transact(self) -> None:
@@ -455,16 +455,16 @@ class Loop:
         self.cancel_all = cancelled_once(stage, lambda: self.app.acancel_all(task="*once"))
         self.redrive = cancelled_once(stage, self.app.dead_letters.aredrive)
         self.purge = cancelled_once(stage, self.app.dead_letters.apurge)
-        self.measure = cancelled_once(stage, self.app.queues.alist)
-        self.pause_queue = cancelled_once(stage, lambda: self.app.queues.apause("default"))
-        self.resume_queue = cancelled_once(stage, lambda: self.app.queues.aresume("default"))
-        self.move = cancelled_once(stage, lambda: self.app.queues.amove("old", "default"))
         on = self.app.schedules
         self.add = cancelled_once(stage, lambda: on.aadd("often", self._once.s(), RULE))
         self.schedules = cancelled_once(stage, on.alist)
-        self.pause = cancelled_once(stage, lambda: on.apause("often"))
-        self.resume = cancelled_once(stage, lambda: on.aresume("often"))
+        self.pause_schedule = cancelled_once(stage, lambda: on.apause("often"))
+        self.resume_schedule = cancelled_once(stage, lambda: on.aresume("often"))
         self.remove = cancelled_once(stage, lambda: on.aremove("often"))
+        self.measure = cancelled_once(stage, self.app.queues.alist)
+        self.pause = cancelled_once(stage, lambda: self.app.queues.apause("default"))
+        self.resume = cancelled_once(stage, lambda: self.app.queues.aresume("default"))
+        self.move = cancelled_once(stage, lambda: self.app.queues.amove("old", "default"))
         self.close = self.app.aclose
 
     async def _transact(self) -> None:
@@ -552,13 +552,41 @@ async def redriven(stage: Stage, caller: Threads | Loop) -> None:
     assert stage.module.runs == {"1": 1}
 
 
+async def arranged(stage: Stage, caller: Threads | Loop) -> None:
+    """A schedule is added, looked at, paused, resumed and removed."""
+    added = await caller.add()
+    assert (added.name, added.rule, added.paused) == ("often", RULE, False)
+    await caller.pause_schedule()
+    [paused] = await caller.schedules()
+    assert paused.paused
+    await caller.resume_schedule()
+    assert await caller.schedules() == (added,)
+    await caller.remove()
+    assert await caller.schedules() == ()
+    assert stage.redis("KEYS", "*") == [b"sq:queues"]
+
+
+async def called_off(stage: Stage, caller: Threads | Loop) -> None:
+    """One task is cancelled; then all that wait: one that is delayed, and one that is queued."""
+    await caller.delay()
+    check_enqueued(stage, "1")
+    assert await caller.cancel()
+    for task_id, countdown in (("2", 60), ("3", 0)):
+        await stage.enqueue(task_id=task_id, countdown=countdown)
+    await caller.cancel_all()
+    stage.run(calls.create_group(QUEUE.returned))  # as any worker has it
+    stage.ends_as = State.CANCELLED
+    stage.check()
+    assert not stage.module.runs
+
+
 async def paused(stage: Stage, caller: Threads | Loop) -> None:
     """The queue is paused, looked at, and resumed; then its task runs."""
     stage.run(calls.enqueue(QUEUE, [Message("1", stage.module.once.name, "default", b"[]")]))
-    await caller.pause_queue()
+    await caller.pause()
     [info] = await caller.measure()
     assert (info.paused, info.length) == (True, 1)
-    await caller.resume_queue()
+    await caller.resume()
     assert not stage.redis("EXISTS", QUEUE.paused)
     check_enqueued(stage, "1")
     async with stage.successor():
@@ -583,34 +611,6 @@ async def moved(stage: Stage, caller: Threads | Loop) -> None:
         await stage.ended()
     stage.check()
     assert stage.module.runs == {"1": 1, "2": 1}
-
-
-async def arranged(stage: Stage, caller: Threads | Loop) -> None:
-    """A schedule is added, looked at, paused, resumed and removed."""
-    added = await caller.add()
-    assert (added.name, added.rule, added.paused) == ("often", RULE, False)
-    await caller.pause()
-    [paused] = await caller.schedules()
-    assert paused.paused
-    await caller.resume()
-    assert await caller.schedules() == (added,)
-    await caller.remove()
-    assert await caller.schedules() == ()
-    assert stage.redis("KEYS", "*") == [b"sq:queues"]
-
-
-async def called_off(stage: Stage, caller: Threads | Loop) -> None:
-    """One task is cancelled; then all that wait: one that is delayed, and one that is queued."""
-    await caller.delay()
-    check_enqueued(stage, "1")
-    assert await caller.cancel()
-    for task_id, countdown in (("2", 60), ("3", 0)):
-        await stage.enqueue(task_id=task_id, countdown=countdown)
-    await caller.cancel_all()
-    stage.run(calls.create_group(QUEUE.returned))  # as any worker has it
-    stage.ends_as = State.CANCELLED
-    stage.check()
-    assert not stage.module.runs
 
 
 async def played(stage: Stage, life: Any, caller: type[Threads | Loop]) -> None:
