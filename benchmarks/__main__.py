@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from dataclasses import replace
 
 import click
 from rich.console import Console
@@ -14,7 +15,8 @@ from benchmarks.machine import choose_cores
 from benchmarks.rounds import Plan, Rounds
 from benchmarks.server import running
 
-_QUICK = Plan(rounds=1, tasks=6000, single=1000, round_trips=200)
+_QUICK = Plan(rounds=1, tasks=6000, single=1000, round_trips=200, few_delayed=1000, many_delayed=10_000)
+_WHOLE = Plan(rounds=3, tasks=60_000, single=5000, round_trips=1000, few_delayed=1000, many_delayed=1_000_000)
 
 
 @click.command()
@@ -25,8 +27,8 @@ _QUICK = Plan(rounds=1, tasks=6000, single=1000, round_trips=200)
 @click.option("--url", help="A server of your own; keys of a namespace of its own are written and deleted.")
 def main(*, rounds: int | None, tasks: int | None, quick: bool, as_json: bool, url: str | None) -> None:
     """Measure streamq against a bare loop on the same server; an embedded one, if none is given."""
-    base = _QUICK if quick else Plan(rounds=3, tasks=60_000, single=5000, round_trips=1000)
-    plan = Plan(rounds or base.rounds, tasks or base.tasks, base.single, base.round_trips)
+    base = _QUICK if quick else _WHOLE
+    plan = replace(base, rounds=rounds or base.rounds, tasks=tasks or base.tasks)
     with running(url, choose_cores()) as server:
         measures = Rounds(plan, server, lambda text: print(text, file=sys.stderr)).run()
     if as_json:

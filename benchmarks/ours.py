@@ -11,6 +11,11 @@ import sys
 from benchmarks.machine import Meter
 from benchmarks.report import WARM_UP, say, say_latency
 from benchmarks.tasks import app, noop, noop_in_thread
+from streamq.broker import calls
+from streamq.config import DEFAULT_QUEUE
+
+_CHUNK = 10_000
+_STEP = 100  # as in the promoter of a worker
 
 
 def enqueue(count: int, server: int) -> None:
@@ -36,6 +41,23 @@ def fill_for_threads(count: int, _server: int) -> None:
     app.enqueue_many(noop_in_thread.s() for _ in range(count))
 
 
+def fill_delayed(count: int, _server: int) -> None:
+    """Enqueue calls whose time comes tomorrow."""
+    for start in range(0, count, _CHUNK):
+        app.enqueue_many(noop.using(countdown=86_400).s() for _ in range(min(_CHUNK, count - start)))
+
+
+def promotion(count: int, server: int) -> None:
+    """Move tasks whose time has come to their stream, as the promoter of a worker does."""
+    app.enqueue_many(noop.using(countdown=0.001).s() for _ in range(count))
+    queue, run = app.broker.keys.queue(DEFAULT_QUEUE), app.broker.sync.run
+    moved = 0
+    meter = Meter(os.getpid(), server)
+    while found := run(calls.due(queue, _STEP)).task_ids:
+        moved += run(calls.promote(queue, found))
+    say(meter.stop(moved))
+
+
 def latency(count: int, _server: int) -> None:
     """Call `delay` and wait for the result."""
     say_latency(count, lambda: noop.delay().get(timeout=30))
@@ -46,6 +68,8 @@ if __name__ == "__main__":
         "enqueue": enqueue,
         "enqueue_many": enqueue_many,
         "fill_for_threads": fill_for_threads,
+        "fill_delayed": fill_delayed,
+        "promotion": promotion,
         "latency": latency,
     }
     with app:

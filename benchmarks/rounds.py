@@ -20,6 +20,8 @@ class Plan:
     tasks: int
     single: int
     round_trips: int
+    few_delayed: int
+    many_delayed: int
 
 
 @dataclass
@@ -49,6 +51,12 @@ def _measures() -> dict[str, Measure]:
             " PX for each, against one worker process that stores results.",
         ),
         "drain_threads": Measure("drain, threads", "the same worker with a task that runs in threads."),
+        "promotion_few": Measure(
+            "promotion, few",
+            "tasks whose time has come are moved to their stream, a hundred in a step, by one process, while a thousand"
+            " others wait for theirs.",
+        ),
+        "promotion_many": Measure("promotion, many", "the same, while a million others wait."),
         "latency_p50": Measure(
             "latency p50",
             "XADD, a waiting XREADGROUP in another process, LPUSH and BLPOP, against noop.delay().get();"
@@ -87,6 +95,10 @@ class Rounds:
             self._progress(f"round {number + 1} of {self._plan.rounds}: drain in threads")
             self._server.clean()
             self._drain_threads()
+            for name, waiting in (("few", self._plan.few_delayed), ("many", self._plan.many_delayed)):
+                self._progress(f"round {number + 1} of {self._plan.rounds}: promotion, {waiting} others wait")
+                self._server.clean()
+                self._promotion(name, waiting)
         return self.measures
 
     def _add(self, name: str, side: str, figure: Figure) -> None:
@@ -112,6 +124,11 @@ class Rounds:
         self._processes.job("ours", "fill_for_threads", total)
         with self._processes.worker() as pid:
             self._add("drain_threads", "ours", time_drain(self._server, QUEUE_STREAM, total, pid))
+
+    def _promotion(self, name: str, waiting: int) -> None:
+        self._processes.job("ours", "fill_delayed", waiting)
+        figures = self._processes.job("ours", "promotion", self._plan.tasks // 6)
+        self._add(f"promotion_{name}", "ours", Figure(*figures))
 
     def _latency(self, side: str) -> None:
         with self._processes.worker() if side == "ours" else self._processes.bare("echo"):

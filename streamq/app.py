@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from streamq import bulk
-from streamq.broker.producer import Broker
+from streamq.broker.caller import Broker
 from streamq.cancellation import Cancellation, choose
 from streamq.config import Durability, Settings
 from streamq.dead import DeadLetters

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from itertools import islice
 from typing import TypeVar
 
-from streamq.broker.producer import Broker
+from streamq.broker.caller import Broker
 from streamq.config import Durability
 from streamq.errors import ConfigError
 from streamq.message import Message

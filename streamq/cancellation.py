@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
+from streamq.broker.caller import Broker
 from streamq.broker.cancels import Canceller, Seen, Walk, count, walk
-from streamq.broker.producer import Broker
 from streamq.broker.walking import afollow, follow
 from streamq.choosing import checked_time, compiled, moment_ms
 from streamq.config import check_name

@@ -12,7 +12,7 @@ from typing import Any
 from streamq._redis.keys import QueueKeys
 from streamq._redis.scripts import Call
 from streamq.broker import calls, letters, reads
-from streamq.broker.producer import Broker
+from streamq.broker.caller import Broker
 from streamq.broker.walking import afollow, follow
 from streamq.choosing import checked_time, compiled, moment_ms
 from streamq.config import check_name, check_task_id

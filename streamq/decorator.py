@@ -8,7 +8,7 @@ from datetime import datetime
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
-from streamq.broker.producer import Broker
+from streamq.broker.caller import Broker
 from streamq.config import DEFAULT_LEVEL, DEFAULT_QUEUE, check_priority
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from streamq._redis.scripts import Call
 from streamq.broker import calls, moving, pausing, reads
+from streamq.broker.caller import Broker
 from streamq.broker.moving import Moved
-from streamq.broker.producer import Broker
 from streamq.config import check_name
 from streamq.errors import ConfigError
 

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar
 
-from streamq.broker.producer import Broker
+from streamq.broker.caller import Broker
 from streamq.broker.records import UNKNOWN, Record
 from streamq.codec import ResultCodec, decode_plain, type_name
 from streamq.errors import ResultTimeout, TaskCancelled, TaskExpired, TaskFailed, UnknownTaskId

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
-from streamq.broker.producer import Broker
+from streamq.broker.caller import Broker
 from streamq.broker.turns import weighed_stake
 from streamq.codec import CallCodec, ResultCodec
 from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from streamq._redis.keys import QueueKeys
 from streamq._redis.scripts import Call
 from streamq.broker import calls, schedules
-from streamq.broker.producer import Broker
+from streamq.broker.caller import Broker
 from streamq.broker.schedules import StoredSchedule
 from streamq.errors import ConfigError
 from streamq.message import Message

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from streamq.broker.producer import Broker
+from streamq.broker.caller import Broker
 from streamq.config import Durability
 from streamq.errors import BrokerUnavailable, PayloadError, PayloadTooLarge
 from streamq.message import Message

@@ -1,4 +1,4 @@
-"""The broker as those see it who enqueue tasks and wait for results."""
+"""The broker as those see it who enqueue tasks."""
 
 from __future__ import annotations
 
@@ -15,22 +15,15 @@ from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
 from streamq.broker import bulk, calls
 from streamq.broker.batch import clarified, enqueue_all, have_terms
-from streamq.broker.cancels import cancel_one
 from streamq.broker.durability import confirmation, require
-from streamq.broker.moving import forget_there, look_there, watch_there
-from streamq.broker.reads import find_record
-from streamq.broker.records import Record
-from streamq.broker.turns import Stake, settle_weight
-from streamq.broker.walking import afollow, follow
 from streamq.config import DEFAULT_LEVEL, Durability, Settings, check_durability
 from streamq.errors import BrokerError, NotDurable
-from streamq.lifecycle import State
-from streamq.message import Delivery, Message
+from streamq.message import Message
 from streamq.sending import level_of
 
 
-class Broker:
-    """Enqueues messages and reads records; every method has a sync form and an ``a`` form.
+class Producer:
+    """Enqueues messages; every method has a sync form and an ``a`` form.
 
     Connections are opened at first use, one pool for all threads and one for each event loop.
     """
@@ -39,7 +32,6 @@ class Broker:
         check_url(settings.url)
         self.settings = settings
         self.keys = Keys(settings.namespace)
-        self.ttl_ms = round(settings.result_ttl * 1000)
         self._lock = threading.Lock()
         self._forget_connections()
 
@@ -233,66 +225,6 @@ class Broker:
         if missing:
             raise self._not_durable(wanted, missing)
         return put.there
-
-    def watch(self, queue: str, task_id: str) -> Record:
-        """Read a record, and have the doorbell rung when the task ends."""
-        [record] = follow(self.sync, watch_there(self.keys, queue, task_id, self.client_id))
-        return record
-
-    async def awatch(self, queue: str, task_id: str) -> Record:
-        """Read a record, and have the doorbell rung when the task ends."""
-        [record] = [one async for one in afollow(self.on_loop, watch_there(self.keys, queue, task_id, self.client_id))]
-        return record
-
-    def look(self, queue: str, task_id: str) -> Record:
-        """Read a record."""
-        [record] = follow(self.sync, look_there(self.keys, queue, task_id))
-        return record
-
-    async def alook(self, queue: str, task_id: str) -> Record:
-        """Read a record."""
-        [record] = [one async for one in afollow(self.on_loop, look_there(self.keys, queue, task_id))]
-        return record
-
-    def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
-        """Have a run count as so many units of a rate; False if it is another's by now."""
-        return self.sync.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
-
-    async def asettle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
-        """Have a run count as so many units of a rate, as `settle_weight` does."""
-        return await self.on_loop.run(settle_weight(self.keys.queue(delivery.message.queue), delivery, stake, units))
-
-    def forget(self, queue: str, task_id: str) -> bool:
-        """Delete a record, now or when its task ends; False if there is none."""
-        [found] = follow(self.sync, forget_there(self.keys, queue, task_id))
-        return found
-
-    async def aforget(self, queue: str, task_id: str) -> bool:
-        """Delete a record, now or when its task ends; False if there is none."""
-        [found] = [one async for one in afollow(self.on_loop, forget_there(self.keys, queue, task_id))]
-        return found
-
-    def cancel(self, queue: str, task_id: str) -> bool:
-        """Cancel a task that has not ended; False if it has, or is not known."""
-        return any(follow(self.sync, cancel_one(self.keys, queue, task_id, self.ttl_ms)))
-
-    async def acancel(self, queue: str, task_id: str) -> bool:
-        """Cancel a task that has not ended; False if it has, or is not known."""
-        steps = afollow(self.on_loop, cancel_one(self.keys, queue, task_id, self.ttl_ms))
-        return True in [found async for found in steps]
-
-    def find_queue(self, task_id: str) -> str | None:
-        """Look through all known queues for the one that has a record of this id."""
-        return find_record(self.sync, self.keys, task_id)[0]
-
-    async def afind_queue(self, task_id: str) -> str | None:
-        """Look through all known queues for the one that has a record of this id."""
-        names = await self.on_loop.run(calls.queue_names(self.keys))
-        for name in names:
-            record = await self.on_loop.run(calls.look(self.keys.queue(name), task_id))
-            if record.state is not State.UNKNOWN and not record.moved_to:
-                return name
-        return None
 
     def close(self) -> None:
         """Close the connections of threads, and stop listening for results. They open again at the next use."""

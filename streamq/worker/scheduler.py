@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -90,40 +91,42 @@ class Scheduler:
 
     async def _fire_due(self, queue: str) -> float:
         """Fire all schedules of a queue that are due; returns after how many seconds to look again."""
-        passed_over = 0
+        passed_over, soonest_ms = 0, math.inf
         while True:
             found = await self._fleet.run(schedules.due_schedules(self._queues[queue], passed_over, _COUNT))
+            looked = asyncio.get_running_loop().time()
+            if found.next_ms is not None:
+                soonest_ms = min(soonest_ms, found.now_ms + found.next_ms)
             for one in found.due:
-                if not await self._deal_with(queue, one, found.now_ms):
-                    passed_over += 1  # it stays where it is, and must not be in the way of others
+                is_over, next_ms = await self._deal_with(queue, one, found.now_ms)
+                passed_over += not is_over  # it may stay where it is, and must not be in the way of others
+                soonest_ms = min(soonest_ms, next_ms)
             if len(found.due) < _COUNT:
                 break
-        if found.next_ms is None and not found.due and not self._declared.get(queue):
+        if soonest_ms == math.inf and not found.due and not self._declared.get(queue):
             return _NONE_SECONDS
         longest = _LONGEST_SECONDS * random.uniform(0.8, 1.0)  # noqa: S311 - to spread a fleet
-        return longest if found.next_ms is None else min(longest, (found.next_ms + 1) / 1000)
+        now_ms = found.now_ms + (asyncio.get_running_loop().time() - looked) * 1000
+        return min(longest, max(0.0, soonest_ms + 1 - now_ms) / 1000)
 
-    async def _deal_with(self, queue: str, one: DueSchedule, now_ms: int) -> bool:
-        """Fire a schedule, all instants that are due; False if it is left as it is."""
+    async def _deal_with(self, queue: str, one: DueSchedule, now_ms: int) -> tuple[bool, float]:
+        """Fire a schedule, all instants that are due; returns whether we did, and when it is due next, ms."""
         if one.declaration and one.name not in self._declared.get(queue, ()):
-            is_left = now_ms - one.declaration.repeated_ms < _DROP_MS
-            if is_left:
-                return False
-            return await self._fleet.run(schedules.remove_schedule(self._queues[queue], one.name, one.declaration))
+            if now_ms - one.declaration.repeated_ms < _DROP_MS:
+                return False, math.inf
+            call = schedules.remove_schedule(self._queues[queue], one.name, one.declaration)
+            return await self._fleet.run(call), math.inf
         try:
-            definition = read_definition(one.definition)
-            return await self._fire(queue, one, definition, now_ms)
+            return await self._fire(queue, one, read_definition(one.definition), now_ms)
         except ValueError as error:
             self._say_once(one.name, f"what is stored of it cannot be used: {error}")
-            return False
         except BrokerUnavailable:
             raise
         except BrokerError as error:
             self._outage.noticed(error)
-            return False
+        return False, math.inf
 
-    async def _fire(self, queue: str, one: DueSchedule, definition: Definition, now_ms: int) -> bool:
-        """Fire the instants that are due; False if another was faster, or has changed the schedule."""
+    async def _fire(self, queue: str, one: DueSchedule, definition: Definition, now_ms: int) -> tuple[bool, float]:
         is_ours = True
         while is_ours and one.due_ms <= now_ms:
             instants, next_ms = plan(one.name, definition, one.due_ms, now_ms)
@@ -131,7 +134,7 @@ class Scheduler:
             last = str(instants[-1]) if instants else ""
             is_ours = await self._put(queue, one, messages, next_ms=next_ms, last=last)
             one = one._replace(due_ms=next_ms)
-        return is_ours
+        return is_ours, one.due_ms  # another who was faster has come to the same
 
     async def _put(self, queue: str, one: DueSchedule, messages: Sequence[Message], *, next_ms: int, last: str) -> bool:
         keys, put = self._fleet.keys, None

@@ -426,8 +426,8 @@ class Threads:
         self.resume_schedule = in_thread(lambda: on.resume("often"))
         self.remove = in_thread(lambda: on.remove("often"))
         self.measure = in_thread(self.app.queues.list)
-        self.pause = in_thread(lambda: self.app.queues.pause("default"))
-        self.resume = in_thread(lambda: self.app.queues.resume("default"))
+        self.pause_queue = in_thread(lambda: self.app.queues.pause("default"))
+        self.resume_queue = in_thread(lambda: self.app.queues.resume("default"))
         self.move = in_thread(lambda: self.app.queues.move("old", "default"))
         self.close = in_thread(self.app.close)
 
@@ -462,8 +462,8 @@ class Loop:
         self.resume_schedule = cancelled_once(stage, lambda: on.aresume("often"))
         self.remove = cancelled_once(stage, lambda: on.aremove("often"))
         self.measure = cancelled_once(stage, self.app.queues.alist)
-        self.pause = cancelled_once(stage, lambda: self.app.queues.apause("default"))
-        self.resume = cancelled_once(stage, lambda: self.app.queues.aresume("default"))
+        self.pause_queue = cancelled_once(stage, lambda: self.app.queues.apause("default"))
+        self.resume_queue = cancelled_once(stage, lambda: self.app.queues.aresume("default"))
         self.move = cancelled_once(stage, lambda: self.app.queues.amove("old", "default"))
         self.close = self.app.aclose
 
@@ -526,7 +526,7 @@ async def unique(stage: Stage, caller: Threads | Loop) -> None:
     for first, second in (("1", "2"), ("3", "4")):
         result, duplicate = await caller.sole(first), await caller.sole(second)
         assert result.id == first
-        assert not result.duplicate or stage.struck  # if the reply got lost, it is its own duplicate
+        assert not result.duplicate or stage.struck  # what was sent again, under its chosen id, is known
         assert (duplicate.id, duplicate.duplicate) == (first, True)
         check_enqueued(stage, first)
         async with stage.successor():
@@ -583,10 +583,10 @@ async def called_off(stage: Stage, caller: Threads | Loop) -> None:
 async def paused(stage: Stage, caller: Threads | Loop) -> None:
     """The queue is paused, looked at, and resumed; then its task runs."""
     stage.run(calls.enqueue(QUEUE, [Message("1", stage.module.once.name, "default", b"[]")]))
-    await caller.pause()
+    await caller.pause_queue()
     [info] = await caller.measure()
     assert (info.paused, info.length) == (True, 1)
-    await caller.resume()
+    await caller.resume_queue()
     assert not stage.redis("EXISTS", QUEUE.paused)
     check_enqueued(stage, "1")
     async with stage.successor():

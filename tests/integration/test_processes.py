@@ -319,7 +319,7 @@ def test_signals_are_for_the_worker(runner):
     process, line = runner
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
-    line.sendall(pack({"run": ["1", "tests.apps.stubborn.pid", "q"], "counts": [0, 0, 1, 0, 0]}, b"[]"))
+    line.sendall(pack({"run": ["1", "tests.apps.stubborn.pid", "q"], "counts": [0, 0, 1, 0, 0], "options": ""}, b"[]"))
     assert str(process.pid).encode() in line.recv(1000)
     line.sendall(pack({"stop": True}))
     assert process.wait(timeout=5) == 0

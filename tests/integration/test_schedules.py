@@ -271,7 +271,7 @@ async def test_what_is_paused_stays_so_when_workers_start(shop):
 
 
 async def test_without_schedules_a_worker_seldom_asks(shop, monkeypatch):
-    """Every five seconds; with some of them once a second, and when the next one is due."""
+    """Every five seconds; with some of them once a second, and when the next one is due, also one that was fired."""
     monkeypatch.undo()
     fleet = Fleet(shop.app.settings, WorkerSettings(), "w-1", 0.1)
     asking = scheduler.Scheduler(fleet, ["default"], [], 0, outage=Outage())
@@ -281,5 +281,8 @@ async def test_without_schedules_a_worker_seldom_asks(shop, monkeypatch):
         assert 0.8 <= await asking._fire_due("default") <= 1.0
         shop.set_due("yearly", shop.now() + 500)
         assert 0.1 <= await asking._fire_due("default") <= 0.51
+        shop.app.schedules.add("often", shop.count.s(), every(seconds=0.2))
+        shop.set_due("often", 1)
+        assert await asking._fire_due("default") <= 0.21
     finally:
         await fleet.close()

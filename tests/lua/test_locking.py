@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from streamq.broker import batch, calls
+from streamq.broker import batch, calls, cancels
 from streamq.errors import BrokerOutOfMemory, BrokerRefused, BrokerReset
+from streamq.lifecycle import State
 from streamq.message import Lock, Message, Terms
 from tests.workers import until
 
@@ -118,17 +119,17 @@ def is_to_be_forgotten(q):
 
 
 def is_cancelled(q):
-    is_taken_out(q, "cancelled")
+    place = cancels.Place("1")
+    assert q.run(cancels.cancel(q.queue, [place], done=q.keys.done, ttl_ms=60_000, running=True)) == [True]
+
+
+def is_cancelled_while_it_runs(q):
+    q.fetch()
+    is_cancelled(q)
 
 
 def has_expired(q):
-    is_taken_out(q, "expired")
-
-
-def is_taken_out(q, state):
-    q.redis("HSET", q.queue.record("1"), "state", state, "ended", 1, "error", "{}")
-    q.redis("PEXPIRE", q.queue.record("1"), 60_000)
-    q.redis("XTRIM", q.ready, "MAXLEN", 0)
+    q.finish(*q.fetch(), state=State.EXPIRED, body=b"{}")
 
 
 def has_no_entry(q):
@@ -161,6 +162,7 @@ HELD = {
     is_forgotten: {"done"},
     is_to_be_forgotten: {"queued", "running", "done"},
     is_cancelled: set(),
+    is_cancelled_while_it_runs: set(),
     has_expired: set(),
     has_no_entry: set(),
     has_no_stream: set(),
@@ -400,7 +402,7 @@ def ends(q):
     q.finish(*q.fetch())
 
 
-@pytest.mark.parametrize("becomes", [comes, begins, waits_for_a_second_attempt, ends, has_no_record])
+@pytest.mark.parametrize("becomes", [comes, begins, waits_for_a_second_attempt, ends, is_cancelled, has_no_record])
 def test_one_that_does_not_wait_any_more_is_let_go(q, becomes):
     """The later call waits by itself, and others take its place."""
     put(q, later("1"))

@@ -8,7 +8,7 @@ from enum import Enum
 import pytest
 
 from streamq import ConfigError, EncodeError, StreamQ, by
-from streamq.broker.producer import Broker
+from streamq.broker.caller import Broker
 
 
 class Colour(Enum):

@@ -12,8 +12,12 @@ local name, definition, due, after, last = unpack(ARGV, #ARGV - 4)
 if tonumber(redis.call('ZSCORE', upcoming, name) or -1) ~= tonumber(due) then return 0 end
 if redis.call('HGET', definitions, name) ~= definition then return 0 end
 redis.call('HGET', fired, name) -- fails here, and not after the messages are there, if it is no hash
-for _ = 1, 3 do table.remove(KEYS) end
-for _ = 1, 5 do table.remove(ARGV) end
+for at = #KEYS, ours, -1 do
+  KEYS[at] = nil
+end
+for at = #ARGV, #ARGV - 4, -1 do
+  ARGV[at] = nil
+end
 local function enqueue_all()
 --@script enqueue_all
 end
