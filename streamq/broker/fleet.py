@@ -236,18 +236,18 @@ class Fleet:
             await self._commands.run(calls.promote(keys, found.task_ids))
         return found
 
+    async def state(self, delivery: Delivery) -> State:
+        """Look up where the task of a delivery is in its life."""
+        message = delivery.message
+        record = await self._commands.run(calls.look(self.keys.queue(message.queue), message.id))
+        return record.state
+
     async def carry(self, queue: str) -> None:
         """Go on with a move of messages to another queue that may have been interrupted."""
         steps, answer = moving.carry(self.keys, self.keys.queue(queue)), None
         with contextlib.suppress(StopIteration):
             while True:
                 answer = await self._commands.run(steps.send(answer))
-
-    async def state(self, delivery: Delivery) -> State:
-        """Look up where the task of a delivery is in its life."""
-        message = delivery.message
-        record = await self._commands.run(calls.look(self.keys.queue(message.queue), message.id))
-        return record.state
 
     def _learn(self, queue: str, found: calls.Due) -> bool:
         is_news = self._order.learn(queue, found.levels, paused=found.paused)

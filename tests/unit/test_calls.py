@@ -85,14 +85,6 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
         letters.redrive(QUEUE, [(b"1-%d" % n, task_id) for n, task_id in enumerate(IDS)], reset=reset)
         for reset in (False, True)
     ],
-    "measure": [reads.measure(QUEUE)],
-    "held": [reads.held(QUEUE, MEMBERS), reads.held(QUEUE, [])],
-    "pause": [pausing.pause(QUEUE)],
-    "depart": [moving.depart(QUEUE, stream, "other", DELIVERIES) for stream in QUEUE.all_streams],
-    "depart_later": [moving.depart_later(QUEUE, "other", IDS)],
-    "departing": [moving.departing(QUEUE, IDS)],
-    "arrive": [moving.arrive(QUEUE, "other", [(task_id, b"1", [b"state", b"delayed"]) for task_id in IDS])],
-    "forward": [moving.forward(QUEUE, [(task_id, arrived) for task_id in IDS]) for arrived in (False, True)],
     "cancel": [
         cancels.cancel(QUEUE, [], done=KEYS.done, ttl_ms=1000),
         *(
@@ -105,6 +97,14 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     ],
     "survey": [cancels.survey(stream, b"-", b"1-1") for stream in QUEUE.streams],
     "brief": [cancels.brief(QUEUE, IDS)],
+    "measure": [reads.measure(QUEUE)],
+    "held": [reads.held(QUEUE, MEMBERS), reads.held(QUEUE, [])],
+    "pause": [pausing.pause(QUEUE)],
+    "depart": [moving.depart(QUEUE, stream, "other", DELIVERIES) for stream in QUEUE.all_streams],
+    "depart_later": [moving.depart_later(QUEUE, "other", IDS)],
+    "departing": [moving.departing(QUEUE, IDS)],
+    "arrive": [moving.arrive(QUEUE, "other", [(task_id, b"1", [b"state", b"delayed"]) for task_id in IDS])],
+    "forward": [moving.forward(QUEUE, [(task_id, arrived) for task_id in IDS]) for arrived in (False, True)],
     "due_schedules": [schedules.due_schedules(QUEUE, 0, 10)],
     "fire": [
         schedules.fire(KEYS, QUEUE, DUE, MESSAGES, next_ms=2000, last="1000"),
