@@ -163,8 +163,6 @@ class _Child:
             say=job.say,
             gate=self._gate if has_limits else None,
         )
-        renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
-        self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
         self._fetcher = Fetcher(
             fleet,
             self._executor,
@@ -174,6 +172,13 @@ class _Child:
             counters=self._counters,
             lease_seconds=worker.lease,
         )
+        self._guard(outage)
+
+    def _guard(self, outage: Outage) -> None:
+        """Make the services that no task passes through."""
+        job, fleet, worker = self._job, self._fleet, self._job.worker
+        renewals = Renewals(job.settings, job.consumer, read_timeout=worker.lease / 4)
+        self._lease = Lease(renewals, self._holdings, worker.lease, self._lost_in_thread)
         self._reaper = Reaper(
             fleet, self._holdings, self._lease, outage, counters=self._counters, lease_seconds=worker.lease
         )

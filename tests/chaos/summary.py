@@ -38,6 +38,8 @@ STORIES = {
     "13": "delays, retries and schedules, under kills and restarts",
     "14": "new tasks, and workers that lack them",
     "16": "Sentinel failovers, by a kill and by a cut; half of the calls durable",
+    "18": "limits of rate and number, workers killed",
+    "19": "ordering keys, workers killed",
 }
 TAKEN_OUT = {
     "fence": "the fence",
