@@ -5,6 +5,7 @@ process holds goes to others, and what it commits is refused.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 
 from tests.chaos import check
@@ -33,12 +34,25 @@ def run(case: Case) -> Report:
             stage.producer.begin(orders, seconds=2.0)
             stage.producer.join()
             check.until_ended(stage.server.client, stage.producer.acknowledged, case.patience)
+        _until_nothing_runs(stage)
         report = stage.finish(lease=LEASE)
         # The producer numbers its tasks in the order that it is given.
         tasks = {f"t{number}": order.args for number, order in enumerate([*yielding, *keeping], 1)}
         _judge(stage, report, tasks, "".join(worker.log for worker in workers))
         stage.failed = not report.ok
         return report
+
+
+def _until_nothing_runs(stage: Stage) -> None:
+    """Wait for runs that lost their lease: each is to come to its end and be refused, before workers are stopped."""
+    deadline = time.monotonic() + stage.case.patience
+    while time.monotonic() < deadline:
+        went_on = Counter((line.id, line.fence) for line in stage.lines())  # two lines of each that has ended
+        if all(count > 1 for count in went_on.values()):
+            check.until_rest(stage.server.client, stage.case.patience)
+            time.sleep(LEASE)  # a worker that could not run for long first finds its connections gone
+            return
+        time.sleep(0.1)
 
 
 def _orders(stage: Stage, how: str) -> list[Order]:
