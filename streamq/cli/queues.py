@@ -1,4 +1,4 @@
-"""``streamq queues``: show the queues and what waits in them; pause, resume or move them."""
+"""``streamq queues``: show the queues and what waits in them; pause, resume, move or purge them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from streamq.cli.cancel import purge
 from streamq.cli.options import json_option, naming_the_server, server_options, settings_of, to_json
 
 if TYPE_CHECKING:
@@ -49,6 +50,9 @@ def command(context: click.Context, url: str, namespace: str, rates: float | Non
         click.echo(_table(found))
     else:
         click.echo(f"no queues yet under the namespace {namespace!r}", err=True)
+
+
+command.add_command(purge)
 
 
 @contextmanager
