@@ -14,7 +14,7 @@ from tests.chaos import instrument
 from tests.chaos.ledger import Line
 
 QUEUE = "sq:{default}"
-STREAMS = (f"{QUEUE}:stream:returned", f"{QUEUE}:stream:5")
+STREAMS = (f"{QUEUE}:stream:returned", *(f"{QUEUE}:stream:{level}" for level in range(10)))
 GROUP = "workers"
 _RECORD = f"{QUEUE}:task:"
 _TIMETABLE = {f"{QUEUE}:schedule", *(f"{QUEUE}:schedules{part}" for part in ("", ":fired", ":declared"))}
