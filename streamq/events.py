@@ -18,7 +18,7 @@ from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, ConfigError
 
 TASK_EVENTS = (
-    *("queued", "delayed", "started", "retried", "reclaimed"),
+    *("queued", "delayed", "held", "started", "retried", "reclaimed"),
     *("succeeded", "failed", "dead", "cancelled", "expired"),
 )
 WORKER_EVENTS = ("online", "heartbeat", "offline")
