@@ -153,6 +153,6 @@ async def test_what_waits_does_not_spin(limited, connection):
         await asyncio.sleep(2)
         stats = connection.client.execute_command("INFO", "commandstats").decode()
         calls = sum(int(line.split("calls=")[1].split(",")[0]) for line in stats.splitlines() if "calls=" in line)
-        assert calls < 200
+        assert calls < 2 * len(results)  # also those within scripts: each look of a worker at a queue is some twenty
         limited.may_end.set()
         await ended(results)
