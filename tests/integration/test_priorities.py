@@ -90,21 +90,27 @@ async def test_a_new_level_is_learned_within_a_second(lives, server_url):
         assert asyncio.get_running_loop().time() - asked < 1.3
 
 
+async def begin_to_wait(fleet, connection):
+    """Have a fetch begin, and wait for messages in the server."""
+    waiting = asyncio.create_task(fleet.fetch(10))
+    await until(lambda: b"blocked_clients:1" in connection.client.execute_command("INFO", "clients"))
+    return waiting
+
+
 async def test_a_read_that_waits_ends_when_there_is_news(lives, server_url, connection):
     """Of a new level or a pause: else the worker would wait for other streams, for as long as its reads do."""
     fleet = Fleet(Settings(url=server_url), WorkerSettings(), "w-1", 30.0)
     try:
         async with asyncio.timeout(10):
             await fleet.prepare()
-            waiting = asyncio.create_task(fleet.fetch(10))
-            await until(lambda: b"blocked_clients:1" in connection.client.execute_command("INFO", "clients"))
+            waiting = await begin_to_wait(fleet, connection)
             enqueue(lives, "1", priority=9)
             await fleet.promote("default", 10)
             assert (await waiting).deliveries == []
             [delivery] = (await fleet.fetch(10)).deliveries
             assert delivery.message.id == "1"
             lives.app.queues.pause("default")
-            waiting = asyncio.create_task(fleet.fetch(10))
+            waiting = await begin_to_wait(fleet, connection)
             await fleet.promote("default", 10)
             enqueue(lives, "2")
             assert (await waiting).deliveries == []
