@@ -643,7 +643,7 @@ def _check(task_id: str, record: Record, found: dict[bytes, bytes], ttl_ms: int)
 @pytest.mark.timeout(0)
 def test_the_scripts_keep_to_the_model(any_server, connection):
     """Whatever order they are called in."""
-    few = 180 if any_server.startswith("embedded") else 20
+    few = 110 if any_server.startswith("embedded") else 20
     chosen = settings(
         max_examples=EXAMPLES or few,
         stateful_step_count=40,
