@@ -329,6 +329,18 @@ async def limited(stage: Stage) -> None:
         await until(lambda: not stage.redis("EXISTS", QUEUE.rooms))
 
 
+async def shared(stage: Stage) -> None:
+    """A task waits until those before it, which take turns with it, have been fetched."""
+    for _ in range(50):
+        await stage.enqueue(fairness_key="a")
+    waiting = await stage.enqueue(fairness_key="b")
+    assert stage.state(waiting) is State.HELD
+    async with stage.worker():
+        await stage.ended()
+    async with stage.successor():
+        await until(lambda: not stage.redis("EXISTS", QUEUE.rooms))
+
+
 async def long(stage: Stage) -> None:
     """A task runs for longer than its lease, which is renewed."""
     await stage.enqueue("held")
@@ -685,6 +697,7 @@ WORKING = {
     deadly: ("give_back",),
     tidied: ("XINFO CONSUMERS", "retire"),
     limited: ("admit", "ZRANGE", "turn", "visit"),
+    shared: ("visit", "turn"),
     long: ("renew",),
     stopped: ("give_back", "give_back#2"),
     scheduled: ("read_schedules", "define_schedule", "due_schedules", "due_schedules#2", "fire"),

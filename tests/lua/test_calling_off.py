@@ -293,3 +293,13 @@ def test_delayed_tasks_are_found_with_what_is_known_of_them(q):
     assert one == Seen("7", "shop.buy", one.enqueued_ms)
     assert before <= one.enqueued_ms <= q.now()
     assert held == Seen("held", "shop.buy", held.enqueued_ms)
+
+
+def test_what_a_worker_has_in_another_stream_under_the_same_entry_id_is_not_meant(q):
+    """Streams number their entries each for itself: the answer is where the task is, for the caller to come again."""
+    (other,) = q.deliver("1")
+    q.enqueue("2", level=9)
+    q.redis("DEL", q.queue.levels[9])
+    q.redis("XADD", q.queue.levels[9], other.entry, "id", "2", "task", "shop.buy", "args", "[]")
+    q.redis("HSET", q.queue.record("2"), "entry", other.entry)
+    assert cancel(q, "2", running=False) == ["9"]

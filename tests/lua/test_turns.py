@@ -262,6 +262,19 @@ def test_nobody_overtakes_in_a_line(q, rooms):
     assert q.run(turns.waiting(q.queue, "order:k", 10)) == ["b", "c"]
 
 
+def test_an_id_used_anew_does_not_wait_for_itself(q, rooms):
+    """The task that had the place in line was ended and forgotten, and nobody has looked since."""
+    rooms.member = "order:k"
+    q.run(batch.enqueue_all(q.keys, [ordered("a")]))
+    (first,) = q.fetch()
+    q.finish(first)
+    q.run(calls.forget(q.queue, "a"))
+    q.run(batch.enqueue_all(q.keys, [ordered("a")]))
+    assert q.record("a")["state"] == "held"
+    rooms.sweep()
+    assert q.record("a")["state"] == "queued"
+
+
 # ---- shares
 
 

@@ -31,11 +31,12 @@ for i = 2, #KEYS, 2 do
     unpack(redis.call('HMGET', record, 'state', 'ended', 'fence', 'stream', 'entry', 'task', 'waiters', 'forget'))
   local is_elsewhere = redis.call('HEXISTS', record, 'moved_to') == 1
   entry = state == 'queued' and entry
-  local is_held = entry and redis.pcall('XPENDING', stream, group, entry, entry, 1)[1]
+  local is_there = entry and (called or '') == name -- another stream may have an entry of the same id
+  local is_held = is_there and redis.pcall('XPENDING', stream, group, entry, entry, 1)[1]
   local done_by_us = 1
   if not state or ended or is_elsewhere or (is_held and which ~= 'running') then
     done_by_us = state == 'cancelled' and 1 or 0
-  elseif entry and (called or '') ~= name then
+  elseif entry and not is_there then
     done_by_us = called or ''
   else
     -- What can fail comes first: a script that fails is not rolled back.
