@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from streamq.broker import batch, calls, cancels
+from streamq.broker import batch, calls, cancels, moving
 from streamq.errors import BrokerOutOfMemory, BrokerRefused, BrokerReset
 from streamq.lifecycle import State
 from streamq.message import Lock, Message, Terms
@@ -128,6 +130,14 @@ def is_cancelled_while_it_runs(q):
     is_cancelled(q)
 
 
+def is_moved(q):
+    """It is on another queue now, where its lock is another."""
+    steps, answer = moving.move(q.keys, q.queue, "other", None), None
+    with contextlib.suppress(StopIteration):
+        while True:
+            answer = q.run(steps.send(answer))
+
+
 def has_expired(q):
     q.finish(*q.fetch(), state=State.EXPIRED, body=b"{}")
 
@@ -164,6 +174,7 @@ HELD = {
     is_cancelled: set(),
     is_cancelled_while_it_runs: set(),
     has_expired: set(),
+    is_moved: {"done"},
     has_no_entry: set(),
     has_no_stream: set(),
     has_no_entry_any_more: set(),

@@ -282,6 +282,17 @@ def test_few_of_those_that_take_turns_are_in_a_stream(q, rooms):
     q.redis("DEL", q.queue.rooms, *q.queue.room(turns.FAIR))
 
 
+@pytest.mark.parametrize("delay_ms", [60_000, -4_000_000_000_000])
+def test_what_comes_later_waits_for_its_time_and_no_turn(q, rooms, delay_ms):
+    """Also when so many are there that others take turns; one whose time has passed is one of those."""
+    share = Terms(share=Share("a"))
+    messages = [Message(f"{n:03}", "shop.buy", "q", b"[]", terms=share) for n in range(60)]
+    late = [Message(one, "shop.buy", "q", b"[]", delay, terms=share) for one, delay in (("b", delay_ms), ("c", -1))]
+    q.run(batch.enqueue_all(q.keys, messages + late))
+    assert (q.record("b")["state"], q.record("c")["state"]) == ("delayed", "held")
+    q.redis("DEL", q.queue.rooms, *q.queue.room(turns.FAIR))
+
+
 def test_keys_of_lines_and_limits_share_nothing():
     """A key may hold what looks like another's."""
     queue = Keys("sq").queue("q")

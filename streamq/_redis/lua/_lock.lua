@@ -9,9 +9,10 @@ local function is_there(stream, group, entry, rule)
 end
 
 local function holds(holder, stream, returned, group, rule)
-  local state, entry, place, fence, ended =
-    unpack(redis.call('HMGET', holder, 'state', 'entry', 'stream', 'fence', 'ended'))
+  local state, entry, place, fence, ended, moved_to =
+    unpack(redis.call('HMGET', holder, 'state', 'entry', 'stream', 'fence', 'ended', 'moved_to'))
   if rule == 'delayed' then return state == 'delayed' and not fence end -- with a fence it has been with a worker
+  if moved_to then return rule == 'done' end -- what becomes of it at the other queue is not known here
   if not state or ended then return rule == 'done' and state ~= 'cancelled' and state ~= 'expired' end
   if state ~= 'queued' or not entry then return true end -- its message lies in the record
   if place == 'returned' then return is_there(returned, group, entry, rule) end

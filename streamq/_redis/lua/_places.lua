@@ -13,9 +13,9 @@ end
 local function free_place(places, stream, group, record, id, shares)
   local place = redis.call('HGET', places, id)
   if not place then return end
-  local state, fence, ended, entry = unpack(known(record, 'state', 'fence', 'ended', 'entry'))
+  local state, fence, ended, entry, moved_to = unpack(known(record, 'state', 'fence', 'ended', 'entry', 'moved_to'))
   local has_it = state == 'queued' and (fence or '0') == string.match(place, '^%d+')
   if has_it and shares then has_it = #redis.call('XPENDING', stream, group, entry, entry, 1) == 0 end
-  if place == '*' then has_it = state and not ended end
+  if place == '*' then has_it = state and not ended and not moved_to end
   if not has_it then redis.call('HDEL', places, id) end
 end
