@@ -210,12 +210,32 @@ def test_one_worker_at_a_time_looks(q, rooms):
     """The next one may a second later, should that one have died."""
     rooms.admit(*q.deliver("a", "b"), concurrency=1)
     look = turns.visit(q.queue, [rooms.member], 10)
+    q.redis("ZADD", q.queue.rooms, "XX", 4_000_000_000_000, rooms.member)
     assert q.run(look) == [], "not yet"
     q.redis("ZADD", q.queue.rooms, "XX", 1, rooms.member)
     assert q.run(calls.due(q.queue, 10)).rooms == [rooms.member]
     assert q.run(look) == [turns.Visit(rooms.member, ["a"], ["b"])]
     assert q.run(look) == []
     assert 0 < q.run(calls.due(q.queue, 10)).next_ms <= 1000
+
+
+def test_rooms_without_news_are_looked_at_together(q, rooms):
+    """On the second; at moments of their own they would have all workers wake up as often as there are rooms."""
+    rooms.admit(*q.deliver("a"), concurrency=1)
+    assert rooms.look_at() % 1000 == 0, "should its worker die"
+    rooms.admit(*q.deliver("b"), concurrency=1)
+    assert rooms.look_at() % 1000 == 0
+    rooms.sweep()
+    seconds, micros = map(int, q.redis("TIME"))
+    assert rooms.look_at() % 1000 == 0
+    assert rooms.look_at() - (seconds * 1000 + micros // 1000) <= 1000
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_lines_without_news_are_looked_at_together(q, rooms, number):
+    rooms.member = "order:k"
+    q.run(batch.enqueue_all(q.keys, [ordered(str(n)) for n in range(number)]))
+    assert rooms.look_at() % 1000 == 0
 
 
 def test_nothing_is_left_of_what_nobody_waits_for(q, rooms):
