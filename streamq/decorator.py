@@ -171,7 +171,8 @@ class TaskMaker:
             limits: more of that, by a key, by weight, or shared with other tasks of the queue; see `Limit`.
             ordering_key: calls for which this is the same run one after another, in the order of their enqueueing: the
                 name of a parameter, or a function of the arguments by name.
-            fairness_key: calls for which this is different take turns: such a name or function.
+            fairness_key: calls for which this is different take turns: such a name or function. One that
+                is to come later waits for its time, and then for no turn.
             unique: ``by("user_id")``: a call that is the same as one that has not ended is not enqueued; see
                 `streamq.uniqueness.by` for what is the same and how long. The enqueue returns the result of the first,
                 with ``duplicate``.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
-from streamq.broker import batch, calls, cancels
+from streamq.broker import batch, calls, cancels, moving
 from streamq.errors import BrokerOutOfMemory, BrokerRefused, BrokerReset
 from streamq.lifecycle import State
 from streamq.message import Lock, Message, Terms
@@ -128,6 +130,14 @@ def is_cancelled_while_it_runs(q):
     is_cancelled(q)
 
 
+def is_moved(q):
+    """It is on another queue now, where its lock is another."""
+    steps, answer = moving.move(q.keys, q.queue, "other", None), None
+    with contextlib.suppress(StopIteration):
+        while True:
+            answer = q.run(steps.send(answer))
+
+
 def has_expired(q):
     q.finish(*q.fetch(), state=State.EXPIRED, body=b"{}")
 
@@ -164,6 +174,7 @@ HELD = {
     is_cancelled: set(),
     is_cancelled_while_it_runs: set(),
     has_expired: set(),
+    is_moved: {"done"},
     has_no_entry: set(),
     has_no_stream: set(),
     has_no_entry_any_more: set(),
@@ -370,6 +381,19 @@ def test_options_that_a_later_call_has_not_are_gone(q):
     assert delivery.message.options == b""
 
 
+def test_what_takes_a_place_is_enqueued_then(q):
+    """So an expiry that counts from the enqueue does not count from that of a call which is not run."""
+    put(q, later("1"))
+    first = int(q.record("1")["at"])
+    until(lambda: put(q, later("2")) and int(q.record("1")["at"]) > first)
+    last = int(q.record("1")["at"])
+    q.make_due("1")
+    q.run(calls.promote(q.queue, ["1"]))
+    (delivery,) = q.fetch()
+    assert delivery.enqueued_ms == last
+    assert "first" not in q.record("1")
+
+
 def test_it_is_not_put_off_for_ever(q):
     """With a longest wait, counted from the first call on."""
     put(q, later("1", longest_ms=70_000))
@@ -420,12 +444,13 @@ def test_of_equal_calls_in_one_batch_the_last_is_run(q):
     assert q.record("1")["args"] == '["5"]'
 
 
-def test_a_reply_that_was_lost_changes_nothing_but_the_time(q):
+def test_a_reply_that_was_lost_changes_nothing_but_the_times(q):
     put(q, later("1"))
     before = replaced(q)
     put(q, later("2"))
     put(q, later("2"))
-    assert replaced(q) == {**before, "args": '["2"]', "more": "[]"}
+    after = replaced(q)
+    assert after == {**before, "args": '["2"]', "more": "[]", "at": after["at"], "first": before["at"]}
 
 
 def replaced(q):

@@ -6,10 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from streamq.broker import calls, moving
+from streamq.broker import batch, calls, moving, turns
 from streamq.errors import BrokerOutOfMemory
 from streamq.lifecycle import State
-from streamq.message import Message
+from streamq.message import Message, Terms
 
 
 @pytest.fixture
@@ -204,6 +204,19 @@ def test_what_was_moved_can_move_on_and_come_back(q, other):
     assert q.finish(delivery) == []
     assert q.run(calls.look(q.queue, "1")).state is State.SUCCEEDED
     assert q.ttl_ms() > 0
+
+
+def test_those_behind_what_was_moved_go_on(q, other):
+    """The head of a line is gone from this queue; it keeps its place only as long as it may come back."""
+    q.run(batch.enqueue_all(q.keys, [Message(one, "shop.buy", "q", b"[]", terms=Terms(order="k")) for one in "ab"]))
+    visit = turns.Visit("order:k", ["a"], ["b"])
+    depart(q, "a")
+    q.run(turns.turn(q.queue, [visit]))
+    assert q.record("b")["state"] == "held"
+    move(q)
+    q.run(turns.turn(q.queue, [visit]))
+    assert q.record("b")["state"] == "queued"
+    q.redis("DEL", q.queue.rooms, *q.queue.room("order:k"))
 
 
 def test_whoever_waits_is_told_of_the_end_there(q, other):

@@ -210,12 +210,32 @@ def test_one_worker_at_a_time_looks(q, rooms):
     """The next one may a second later, should that one have died."""
     rooms.admit(*q.deliver("a", "b"), concurrency=1)
     look = turns.visit(q.queue, [rooms.member], 10)
+    q.redis("ZADD", q.queue.rooms, "XX", 4_000_000_000_000, rooms.member)
     assert q.run(look) == [], "not yet"
     q.redis("ZADD", q.queue.rooms, "XX", 1, rooms.member)
     assert q.run(calls.due(q.queue, 10)).rooms == [rooms.member]
     assert q.run(look) == [turns.Visit(rooms.member, ["a"], ["b"])]
     assert q.run(look) == []
     assert 0 < q.run(calls.due(q.queue, 10)).next_ms <= 1000
+
+
+def test_rooms_without_news_are_looked_at_together(q, rooms):
+    """On the second; at moments of their own they would have all workers wake up as often as there are rooms."""
+    rooms.admit(*q.deliver("a"), concurrency=1)
+    assert rooms.look_at() % 1000 == 0, "should its worker die"
+    rooms.admit(*q.deliver("b"), concurrency=1)
+    assert rooms.look_at() % 1000 == 0
+    rooms.sweep()
+    seconds, micros = map(int, q.redis("TIME"))
+    assert rooms.look_at() % 1000 == 0
+    assert rooms.look_at() - (seconds * 1000 + micros // 1000) <= 1000
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_lines_without_news_are_looked_at_together(q, rooms, number):
+    rooms.member = "order:k"
+    q.run(batch.enqueue_all(q.keys, [ordered(str(n)) for n in range(number)]))
+    assert rooms.look_at() % 1000 == 0
 
 
 def test_nothing_is_left_of_what_nobody_waits_for(q, rooms):
@@ -292,6 +312,17 @@ def test_few_of_those_that_take_turns_are_in_a_stream(q, rooms):
     q.fetch(stream=q.returned)
     rooms.sweep()
     assert [entry["id"] for entry in q.entries(q.returned)][50:52] == ["b", "100"], "whose turn is next"
+    q.redis("DEL", q.queue.rooms, *q.queue.room(turns.FAIR))
+
+
+@pytest.mark.parametrize("delay_ms", [60_000, -4_000_000_000_000])
+def test_what_comes_later_waits_for_its_time_and_no_turn(q, rooms, delay_ms):
+    """Also when so many are there that others take turns; one whose time has passed is one of those."""
+    share = Terms(share=Share("a"))
+    messages = [Message(f"{n:03}", "shop.buy", "q", b"[]", terms=share) for n in range(60)]
+    late = [Message(one, "shop.buy", "q", b"[]", delay, terms=share) for one, delay in (("b", delay_ms), ("c", -1))]
+    q.run(batch.enqueue_all(q.keys, messages + late))
+    assert (q.record("b")["state"], q.record("c")["state"]) == ("delayed", "held")
     q.redis("DEL", q.queue.rooms, *q.queue.room(turns.FAIR))
 
 

@@ -9,13 +9,13 @@ local function line_up(rooms, rule, places, room, record, message)
   if redis.call('HEXISTS', record, 'state') == 1 then return false end
   if redis.call('HLEN', places) == 0 and redis.call('ZCARD', room) == 0 then
     redis.call('HSET', places, id, '*')
-    redis.call('ZADD', rooms, 'NX', now + 60000, member)
+    redis.call('ZADD', rooms, 'NX', look_in(60000), member)
     return false
   end
   local last = redis.call('ZRANGE', room, -1, -1, 'WITHSCORES')[2]
   redis.call('ZADD', room, (last or 0) + 1, id)
   redis.call('HSET', rule, 'concurrency', 1, 'keeps', 1)
-  redis.call('ZADD', rooms, 'LT', now + 1000, member)
+  redis.call('ZADD', rooms, 'LT', look_in(1000), member)
   redis.call('HSET', record, 'state', 'held', 'task', task, 'args', args, 'at', now, 'waits', member)
   if options ~= '' then redis.call('HSET', record, 'more', cjson.encode({ 'options', options })) end
   if listening then tell(channels, queue, task, id, 'held', { reason = member }) end

@@ -9,9 +9,10 @@ local function is_there(stream, group, entry, rule)
 end
 
 local function holds(holder, stream, returned, group, rule)
-  local state, entry, place, fence, ended =
-    unpack(redis.call('HMGET', holder, 'state', 'entry', 'stream', 'fence', 'ended'))
+  local state, entry, place, fence, ended, moved_to =
+    unpack(redis.call('HMGET', holder, 'state', 'entry', 'stream', 'fence', 'ended', 'moved_to'))
   if rule == 'delayed' then return state == 'delayed' and not fence end -- with a fence it has been with a worker
+  if moved_to then return rule == 'done' end -- what becomes of it at the other queue is not known here
   if not state or ended then return rule == 'done' and state ~= 'cancelled' and state ~= 'expired' end
   if state ~= 'queued' or not entry then return true end -- its message lies in the record
   if place == 'returned' then return is_there(returned, group, entry, rule) end
@@ -36,13 +37,15 @@ local function write(lock, delayed, value, id, terms, is_new)
   redis.call('PEXPIRE', lock, terms.ttl + math.max(0, due - now))
 end
 
--- Gives a task that waits for its time another call's arguments, and a later time.
+-- Gives a task that waits for its time another call's arguments, and a later time. That call is enqueued now, so what
+-- goes by the age of a call, as its expiry does, begins anew.
 local function replace(delayed, holder, channels, queue, id, task, args, delay, options, terms)
-  local since = redis.call('HGET', holder, 'at')
-  local due = math.min(due_after(delay), terms.longest and since + terms.longest or math.huge)
+  local at, first = unpack(redis.call('HMGET', holder, 'at', 'first'))
+  first = first or at
+  local due = math.min(due_after(delay), terms.longest and first + terms.longest or math.huge)
   local more = options ~= '' and cjson.encode({ 'options', options }) or '[]'
   put_off(delayed, id, due)
-  redis.call('HSET', holder, 'args', args, 'more', more)
+  redis.call('HSET', holder, 'args', args, 'more', more, 'at', now, 'first', first)
   if listening then tell(channels, queue, task, id, 'delayed', { due = due }) end
 end
 

@@ -13,11 +13,12 @@ end
 local function free_place(places, stream, group, record, id, shares)
   local place = redis.call('HGET', places, id)
   if not place then return end
-  local state, fence, ended, entry, waits = unpack(known(record, 'state', 'fence', 'ended', 'entry', 'waits'))
+  local state, fence, ended, entry, waits, moved_to =
+    unpack(known(record, 'state', 'fence', 'ended', 'entry', 'waits', 'moved_to'))
   local has_it = state == 'queued' and (fence or '0') == string.match(place, '^%d+')
   if has_it and shares then has_it = #redis.call('XPENDING', stream, group, entry, entry, 1) == 0 end
   -- Who waits in a line is a new task with the id of one that had a place, and would wait for itself.
   local is_in_line = state == 'held' and string.match(waits or '', '^order:')
-  if place == '*' then has_it = state and not ended and not is_in_line end
+  if place == '*' then has_it = state and not ended and not moved_to and not is_in_line end
   if not has_it then redis.call('HDEL', places, id) end
 end

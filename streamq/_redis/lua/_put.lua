@@ -3,6 +3,13 @@ local function due_after(delay)
   return time[1] * 1000 + math.ceil(time[2] / 1000) + delay
 end
 
+-- Gives the moment at which a message is due that comes with a delay; nothing if that is now.
+-- A delay below 0 is a moment: the negative of the Redis time, ms, at which the message is due.
+local function due_later(delay)
+  local due = delay < 0 and -delay or delay > 0 and due_after(delay) or 0
+  return due > now and due or nil
+end
+
 -- Notes when a task is due. Workers sleep until the first one is; should they not hear of it, they look every second.
 local function put_off(delayed, id, due)
   redis.call('ZADD', delayed, due, id)
@@ -13,15 +20,14 @@ local function put_off(delayed, id, due)
 end
 
 -- Puts one new message on its queue, now or when its time comes; false if its id has a record already.
--- A delay below 0 is a moment: the negative of the Redis time, ms, at which the message is due.
 local function put(stream, delayed, record, channels, queue, id, task, args, delay, options)
   if redis.call('HEXISTS', record, 'state') == 1 then
     local state = redis.call('HGET', record, 'state')
     redis.call('HSET', record, 'state', state) -- a write, for WAIT to wait for: the first may not have arrived
     return false
   end
-  local due = delay < 0 and -delay or delay > 0 and due_after(delay) or 0
-  if due > now then
+  local due = due_later(delay)
+  if due then
     put_off(delayed, id, due)
     redis.call('HSET', record, 'state', 'delayed', 'task', task, 'args', args, 'at', now)
     if options ~= '' then redis.call('HSET', record, 'more', cjson.encode({ 'options', options })) end

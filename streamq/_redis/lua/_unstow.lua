@@ -16,7 +16,7 @@ local function unstow(record, id, first, group, place)
   if redis.call('EXISTS', stream) == 0 then redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end
   local entry = redis.call('XADD', stream, '*', 'id', id, 'fence', fence or '0', 'at', at or now, unpack(fields))
   redis.call('HSET', record, 'state', 'queued', 'entry', entry)
-  redis.call('HDEL', record, 'args', 'at', 'more', 'stream')
+  redis.call('HDEL', record, 'args', 'at', 'more', 'first', 'stream')
   if place ~= '5' then redis.call('HSET', record, 'stream', place) end
   return task or ''
 end

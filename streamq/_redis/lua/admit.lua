@@ -6,6 +6,7 @@
 --       for each of them: its member of the rooms, ms for a unit (0: no rate), burst, concurrency (0: any), units
 -- Returns for each delivery: -1 if it may begin, -2 if it is another's by now, else ms until its room is looked at.
 --@include events
+--@include look
 --@include stow
 --@include limit
 --@include ask
@@ -18,7 +19,7 @@ local function begin(rate, places, room, limit, id, fence)
   end
   if limit.concurrency > 0 then
     redis.call('HSET', places, id, fence)
-    redis.call('ZADD', rooms, 'NX', now + 60000, limit.member) -- should all die that have places
+    redis.call('ZADD', rooms, 'NX', look_in(60000), limit.member) -- should all die that have places
   elseif redis.call('HDEL', places, id) == 1 and redis.call('EXISTS', places, room) == 0 then
     redis.call('ZREM', rooms, limit.member)
   end
@@ -29,7 +30,7 @@ local function hold(record, rule, room, limit, wait, entry, fence, id, enqueued,
   local ms, order = string.match(entry, '^(%d+)-(%d+)$')
   if ms == enqueued then enqueued = string.format('%.6f', ms + math.min(order, 4095) / 4096) end
   redis.call('ZADD', room, enqueued, id)
-  redis.call('ZADD', rooms, 'LT', now + wait, limit.member)
+  redis.call('ZADD', rooms, 'LT', look_in(wait), limit.member)
   redis.call('HSET', rule, 'pace', limit.pace, 'burst', limit.burst, 'concurrency', limit.concurrency)
   local task = stow(record, 'held', entry, fence, nil, fields)
   redis.call('HSET', record, 'waits', limit.member, 'units', limit.units)

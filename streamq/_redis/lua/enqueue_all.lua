@@ -15,6 +15,7 @@
 --@include put
 --@include refuse
 --@include lock
+--@include look
 --@include line
 --@include share
 if #KEYS == 0 then return { {}, {}, {} } end

@@ -6,6 +6,7 @@
 --       places, the number of those that may wait, and the ids of both
 -- Returns the ms until one of these rooms is to be looked at again; -1: none.
 --@include events
+--@include look
 --@include level
 --@include unstow
 --@include limit
@@ -55,11 +56,11 @@ while at <= #ARGV do
     if limit.shares and limit.virtual then redis.call('HSET', rule, 'virtual', limit.virtual) end
     wait = wait or 0 -- there are more than were looked at
     soonest = soonest < 0 and wait or math.min(soonest, wait)
-    redis.call('ZADD', rooms, now + wait, member)
+    redis.call('ZADD', rooms, look_in(wait), member)
   else
     redis.call('DEL', rule)
     if limit.shares then redis.call('DEL', rate) end -- the times of keys, which begin anew
-    redis.call('ZADD', rooms, now + 60000, member)
+    redis.call('ZADD', rooms, look_in(60000), member)
     if redis.call('HLEN', places) == 0 then redis.call('ZREM', rooms, member) end
   end
   key, at = key + placed + waiting, at + placed + waiting
