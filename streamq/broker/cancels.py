@@ -9,6 +9,7 @@ from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq.broker import calls, letters, reads
 from streamq.broker.records import stored_error
+from streamq.broker.walking import Steps
 from streamq.errors import TaskCancelled
 from streamq.lifecycle import State
 
@@ -125,15 +126,15 @@ def count(_queue: QueueKeys, places: Sequence[Place]) -> Generator[Call[Any], An
     return len(places)
 
 
-def cancel_one(keys: Keys, queue: str, task_id: str, ttl_ms: int) -> Generator[Call[Any] | bool, Any, None]:
-    """Cancel one task, wherever its message is by then; gives at last whether it is cancelled."""
+def cancel_one(keys: Keys, queue: str, task_id: str, ttl_ms: int) -> Steps[bool]:
+    """Cancel one task, wherever its message is by then; returns whether it is cancelled."""
     deal, found, place = Canceller(keys.done, ttl_ms, running=True), 0, keys.queue(queue)
     while not (found := (yield from deal(place, [Place(task_id)]))):
         target = (yield calls.look(place, task_id)).moved_to
         if target is None:
             break
         place = keys.queue(target)
-    yield found == 1
+    return found == 1
 
 
 def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bool], deal: Deal) -> Walk:

@@ -8,13 +8,14 @@ the next mover, or a worker of the queue.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load, nothing
 from streamq.broker import calls, letters
 from streamq.broker.records import Record
+from streamq.broker.walking import Steps
 from streamq.message import Delivery, Malformed, read_entry
 
 _DEPART = load("depart")
@@ -25,8 +26,6 @@ _FORWARD = load("forward")
 
 _PAGE = 100  # messages in one step; more would hold up other clients
 _FORWARD_MS = 7 * 24 * 3600 * 1000  # for so long after it was due, the old queue knows where a task went
-
-Steps = Generator[Call[Any], Any, "Moved"]
 
 
 class Moved(NamedTuple):
@@ -117,7 +116,7 @@ def forward(queue: QueueKeys, departed: Iterable[tuple[str, bool]]) -> Call[None
     return Call(("EVALSHA", _FORWARD.digest, len(keys), *keys, *args), nothing, _FORWARD)
 
 
-def carry(keys: Keys, source: QueueKeys) -> Steps:
+def carry(keys: Keys, source: QueueKeys) -> Steps[Moved]:
     """Bring all that has departed from a queue to where it is to go."""
     done = Moved()
     while found := (yield members(source.moving)):
@@ -139,7 +138,7 @@ def carry(keys: Keys, source: QueueKeys) -> Steps:
     return done
 
 
-def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int], object] | None) -> Steps:
+def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int], object] | None) -> Steps[Moved]:
     """Move all messages of a queue that no worker has, those of the moment of the call."""
     done = yield from carry(keys, source)
 
@@ -169,22 +168,28 @@ def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int]
     return done
 
 
-def look_there(keys: Keys, queue: str, task_id: str) -> Generator[Call[Any] | Record, Any, None]:
+def look_there(keys: Keys, queue: str, task_id: str) -> Steps[Record]:
     """Read a record, there where the task is now."""
-    while (record := (yield calls.look(keys.queue(queue), task_id))).moved_to:
+    while True:
+        record: Record = yield calls.look(keys.queue(queue), task_id)
+        if record.moved_to is None:
+            return record
         queue = record.moved_to
-    yield record
 
 
-def watch_there(keys: Keys, queue: str, task_id: str, client: str) -> Generator[Call[Any] | Record, Any, None]:
+def watch_there(keys: Keys, queue: str, task_id: str, client: str) -> Steps[Record]:
     """Read a record, there where the task is now, and have a client woken when the task ends."""
-    while (record := (yield calls.watch(keys.queue(queue), task_id, client))).moved_to:
+    while True:
+        record: Record = yield calls.watch(keys.queue(queue), task_id, client)
+        if record.moved_to is None:
+            return record
         queue = record.moved_to
-    yield record
 
 
-def forget_there(keys: Keys, queue: str, task_id: str) -> Generator[Call[Any] | bool, Any, None]:
-    """Delete a record, there where the task is now; gives False if there is none."""
-    while isinstance(found := (yield calls.forget(keys.queue(queue), task_id)), str):
+def forget_there(keys: Keys, queue: str, task_id: str) -> Steps[bool]:
+    """Delete a record, there where the task is now; returns False if there is none."""
+    while True:
+        found: bool | str = yield calls.forget(keys.queue(queue), task_id)
+        if isinstance(found, bool):
+            return found
         queue = found
-    yield found

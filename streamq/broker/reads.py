@@ -11,6 +11,7 @@ from streamq._redis.scripts import Call, load
 from streamq._redis.subscriptions import messages
 from streamq.broker import calls
 from streamq.broker.records import UNKNOWN, Record
+from streamq.broker.walking import Steps, complete
 from streamq.config import LEVELS, Settings
 from streamq.errors import BrokerError
 from streamq.lifecycle import State
@@ -94,10 +95,10 @@ def now() -> Call[int]:
     return Call(("TIME",), lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000)
 
 
-def find_record(connection: SyncConnection, keys: Keys, task_id: str) -> tuple[str | None, Record]:
-    """Look through all known queues for the record of a task, over a connection that is open; as `find`."""
-    for name in connection.run(calls.queue_names(keys)):
-        record = connection.run(calls.look(keys.queue(name), task_id))
+def find_record(keys: Keys, task_id: str) -> Steps[tuple[str | None, Record]]:
+    """Look through all known queues for the record of a task; returns what `find` does."""
+    for name in (yield calls.queue_names(keys)):
+        record = yield calls.look(keys.queue(name), task_id)
         if record.state is not State.UNKNOWN and not record.moved_to:
             return name, record
     return None, UNKNOWN
@@ -114,7 +115,7 @@ def find(settings: Settings, task_id: str) -> tuple[str | None, Record]:
     """
     connection = SyncConnection(settings.url)
     try:
-        return find_record(connection, Keys(settings.namespace), task_id)
+        return complete(connection, find_record(Keys(settings.namespace), task_id))
     finally:
         connection.close()
 
