@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
-from streamq.broker import calls, letters, reads
+from streamq.broker import calls, reads
 from streamq.broker.records import stored_error
 from streamq.broker.walking import Steps
 from streamq.errors import TaskCancelled
@@ -154,7 +154,7 @@ def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bo
         for member in (yield from _all(queue.rooms)):
             total = yield from _outside(queue, queue.room(member)[-1], total, meant, deal)
         for name, stream in queue.named_streams:
-            first, last = b"-", (yield letters.newest(stream)) or b"-"
+            first, last = b"-", (yield reads.newest(stream)) or b"-"
             while found := (yield survey(stream, first, last)):
                 first = b"(" + found[-1][0]
                 places = [Place(one.task_id, name) for _, one in found if one.task_id and meant(one)]

@@ -66,11 +66,6 @@ class Redriven(NamedTuple):
     conflicts: int
 
 
-def newest(stream: str) -> Call[bytes | None]:
-    """Find the id of the last entry of a stream; None if there is none."""
-    return Call(("XREVRANGE", stream, "+", "-", "COUNT", 1), lambda reply: reply[0][0] if reply else None)
-
-
 def letters(queue: QueueKeys, first: bytes, last: bytes) -> Call[list[Letter]]:
     """Read dead letters from `first` to `last`, a bounded number; none if there are no more."""
 

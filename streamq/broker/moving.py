@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load, nothing
-from streamq.broker import calls, letters
+from streamq.broker import calls, reads
 from streamq.broker.records import Record
 from streamq.broker.walking import Steps
 from streamq.message import Delivery, Malformed, read_entry
@@ -159,7 +159,7 @@ def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int]
         moved = add(taken, (yield from carry(keys, source)))
         left, stay = left - len(found), stay + len(found) - moved
     for stream in source.all_streams:
-        last = yield letters.newest(stream)
+        last = yield reads.newest(stream)
         after = (yield last_delivered(stream)) if last else b""
         while last and (page := (yield entries(source, stream, after, last))):
             after = page[-1].entry

@@ -90,6 +90,11 @@ def held(queue: QueueKeys, members: Sequence[str]) -> Call[int]:
     return Call(("EVALSHA", _HELD.digest, len(keys), *keys), int, _HELD)
 
 
+def newest(stream: str) -> Call[bytes | None]:
+    """Find the id of the last entry of a stream; None if there is none."""
+    return Call(("XREVRANGE", stream, "+", "-", "COUNT", 1), lambda reply: reply[0][0] if reply else None)
+
+
 def now() -> Call[int]:
     """Ask for the server's time, ms."""
     return Call(("TIME",), lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000)

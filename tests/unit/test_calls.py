@@ -172,7 +172,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "fsync_policy": (durability.fsync_policy(), lambda _: ()),
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
     "scan": (cancels.scan(QUEUE.delayed, b"0"), lambda words: words[1:2]),
-    "newest": (letters.newest(QUEUE.dead), lambda words: words[1:2]),
+    "newest": (reads.newest(QUEUE.dead), lambda words: words[1:2]),
     "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
     "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
@@ -375,7 +375,7 @@ def test_a_script_uses_the_keys_it_was_given(name):
 
 # How many keys the functions of scripts take, which come first.
 SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
-SHARED |= {"line_up": 5, "share": 6}
+SHARED |= {"line_up": 5, "share": 6, "write_held": 1}
 SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 3, "hold": 3, "wake": 3, "wake_all": 3}
 SHARED |= {"free_place": 2, "known": 1, "read_rule": 1}
 SHARED |= {"replace": 2, "put_off": 1, "page": 1, "remove": 1}

@@ -15,6 +15,7 @@
 --@include put
 --@include refuse
 --@include lock
+--@include held
 --@include line
 --@include share
 if #KEYS == 0 then return { {}, {}, {} } end
