@@ -17,8 +17,6 @@ _CANCEL = load("cancel")
 _SURVEY = load("survey")
 _BRIEF = load("brief")
 
-_PAGE = 100  # messages that are looked at, or cancelled, in one step; more would hold up other clients
-_PAGE_BYTES = 1024 * 1024  # a page ends with the message that goes past this
 _OUTSIDE = {State.DELAYED.encode(), State.HELD.encode()}
 _ERROR = stored_error(TaskCancelled, "it was cancelled")
 
@@ -67,7 +65,7 @@ def survey(stream: str, first: bytes, last: bytes) -> Call[list[tuple[bytes, See
             for entry, task_id, task, at in reply
         ]
 
-    words = ("EVALSHA", _SURVEY.digest, 1, stream, first, last, _PAGE, _PAGE_BYTES)
+    words = ("EVALSHA", _SURVEY.digest, 1, stream, first, last, reads.PAGE, reads.PAGE_BYTES)
     return Call(words, read, _SURVEY)
 
 
@@ -90,7 +88,7 @@ def scan(ids: str, cursor: bytes) -> Call[tuple[bytes, list[str]]]:
     def read(reply: list[Any]) -> tuple[bytes, list[str]]:
         return reply[0], [one.decode() for one in reply[1][::2]]
 
-    return Call(("ZSCAN", ids, cursor, "COUNT", _PAGE), read)
+    return Call(("ZSCAN", ids, cursor, "COUNT", reads.PAGE), read)
 
 
 def _number(text: bytes) -> int:
@@ -169,8 +167,8 @@ def _outside(
     cursor = b"0"
     while True:
         cursor, ids = yield scan(waiting, cursor)
-        for start in range(0, len(ids), _PAGE):
-            seen = yield brief(queue, ids[start : start + _PAGE])
+        for start in range(0, len(ids), reads.PAGE):
+            seen = yield brief(queue, ids[start : start + reads.PAGE])
             total += yield from deal(queue, [Place(one.task_id) for one in seen if meant(one)])
             yield total
         if cursor == b"0":

@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, QueueKeys
 from streamq._redis.scripts import Call, Word, load
+from streamq.broker import reads
 from streamq.message import Delivery, Malformed, read_entry
 
-_LETTERS = load("letters")
 _REDRIVE = load("redrive")
-
-PAGE = 100  # letters that are read, moved or deleted in one step; more would hold up other clients
-_PAGE_BYTES = 1024 * 1024  # a page ends with the letter that goes past this
 
 _OURS = [b"reason", b"worker", b"entry", b"error"]
 
@@ -72,7 +69,7 @@ def letters(queue: QueueKeys, first: bytes, last: bytes) -> Call[list[Letter]]:
     def read(reply: list[Any]) -> list[Letter]:
         return [read_letter(queue, entry, found) for entry, found in reply]
 
-    return Call(("EVALSHA", _LETTERS.digest, 1, queue.dead, first, last, PAGE, _PAGE_BYTES), read, _LETTERS)
+    return reads.page(queue.dead, first, last, read)
 
 
 def redrive(queue: QueueKeys, entries: Sequence[tuple[bytes, str]], *, reset: bool) -> Call[Redriven]:

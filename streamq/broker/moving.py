@@ -24,7 +24,6 @@ _DEPARTING = load("departing")
 _ARRIVE = load("arrive")
 _FORWARD = load("forward")
 
-_PAGE = 100  # messages in one step; more would hold up other clients
 _FORWARD_MS = 7 * 24 * 3600 * 1000  # for so long after it was due, the old queue knows where a task went
 
 
@@ -51,12 +50,12 @@ def last_delivered(stream: str) -> Call[bytes]:
 
 
 def entries(queue: QueueKeys, stream: str, after: bytes, last: bytes) -> Call[list[Delivery | Malformed]]:
-    """Read a page of entries."""
+    """Read a page of entries, those after the one that is given."""
 
     def read(reply: list[Any]) -> list[Delivery | Malformed]:
         return [read_entry(queue.name, stream, entry, fields) for entry, fields in reply]
 
-    return Call(("XRANGE", stream, b"(" + after, last, "COUNT", _PAGE), read)
+    return reads.page(stream, b"(" + after, last, read)
 
 
 def members(key: str, first: int = 0) -> Call[list[tuple[str, bytes]]]:
@@ -65,7 +64,7 @@ def members(key: str, first: int = 0) -> Call[list[tuple[str, bytes]]]:
     def read(reply: list[bytes]) -> list[tuple[str, bytes]]:
         return [(one.decode(), due) for one, due in zip(reply[::2], reply[1::2], strict=True)]
 
-    return Call(("ZRANGE", key, first, first + _PAGE - 1, "WITHSCORES"), read)
+    return Call(("ZRANGE", key, first, first + reads.PAGE - 1, "WITHSCORES"), read)
 
 
 def count(key: str) -> Call[int]:
@@ -91,9 +90,9 @@ def depart_later(queue: QueueKeys, target: str, task_ids: Sequence[str]) -> Call
 
 
 def departing(queue: QueueKeys, task_ids: Sequence[str]) -> Call[list[list[bytes]]]:
-    """Read the records of departed messages, each as names and values in turn."""
+    """Read the records of the first of some departed messages, each as names and values in turn; one at least."""
     keys = [*map(queue.record, task_ids)]
-    return Call(("EVALSHA", _DEPARTING.digest, len(keys), *keys), list, _DEPARTING)
+    return Call(("EVALSHA", _DEPARTING.digest, len(keys), *keys, reads.PAGE_BYTES), list, _DEPARTING)
 
 
 def arrive(queue: QueueKeys, source: str, messages: Iterable[tuple[str, bytes, Sequence[bytes]]]) -> Call[list[int]]:
@@ -123,7 +122,7 @@ def carry(keys: Keys, source: QueueKeys) -> Steps[Moved]:
         records = yield departing(source, [task_id for task_id, _ in found])
         by_target: defaultdict[bytes, list[tuple[str, bytes, Sequence[bytes]]]] = defaultdict(list)
         ends: list[tuple[str, bool]] = []
-        for (task_id, due), words in zip(found, records, strict=True):
+        for (task_id, due), words in zip(found, records, strict=False):
             known = dict(zip(words[::2], words[1::2], strict=True))
             if known.get(b"state") == b"delayed" and b"moving_to" in known:
                 by_target[known[b"moving_to"]].append((task_id, due, words))

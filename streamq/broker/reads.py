@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from streamq._redis.connections import SyncConnection
 from streamq._redis.keys import GROUP, Keys, QueueKeys
@@ -16,8 +16,14 @@ from streamq.config import LEVELS, Settings
 from streamq.errors import BrokerError
 from streamq.lifecycle import State
 
+T = TypeVar("T")
+
 _MEASURE = load("measure")
 _HELD = load("held")
+_PAGE = load("page")
+
+PAGE = 100  # messages that are read, moved or deleted in one step; more would hold up other clients
+PAGE_BYTES = 1024 * 1024  # a page ends with the message that goes past this
 
 _MOST_ROOMS = 10_000  # that are looked into
 
@@ -93,6 +99,11 @@ def held(queue: QueueKeys, members: Sequence[str]) -> Call[int]:
 def newest(stream: str) -> Call[bytes | None]:
     """Find the id of the last entry of a stream; None if there is none."""
     return Call(("XREVRANGE", stream, "+", "-", "COUNT", 1), lambda reply: reply[0][0] if reply else None)
+
+
+def page(stream: str, first: bytes, last: bytes, read: Callable[[list[Any]], T]) -> Call[T]:
+    """Read entries from `first` to `last`, a bounded number; `read` makes something of them."""
+    return Call(("EVALSHA", _PAGE.digest, 1, stream, first, last, PAGE, PAGE_BYTES), read, _PAGE)
 
 
 def now() -> Call[int]:

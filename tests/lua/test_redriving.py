@@ -46,7 +46,7 @@ def test_letters_are_read_in_pages(q, die):
     die(*map(str, range(100)))
     die(*map(str, range(100, 130)))
     first = read(q)
-    assert len(first) == letters.PAGE
+    assert len(first) == reads.PAGE
     rest = read(q, b"(" + first[-1].entry)
     assert [int(one.message.message.id) for one in [*first, *rest]] == list(range(130))
     assert read(q, b"(" + rest[-1].entry) == []

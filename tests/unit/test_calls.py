@@ -80,7 +80,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "look": [calls.look(QUEUE, task_id) for task_id in IDS],
     "forget": [calls.forget(QUEUE, task_id) for task_id in IDS],
     "forbidden": [diagnosis.forbidden(KEYS, ["orders", "mail"]), diagnosis.forbidden(KEYS, [])],
-    "letters": [letters.letters(QUEUE, b"-", b"1-1"), letters.letters(QUEUE, b"(1-1", b"7")],
+    "page": [letters.letters(QUEUE, b"-", b"1-1"), moving.entries(QUEUE, QUEUE.ready, b"0-0", b"9-9")],
     "redrive": [
         letters.redrive(QUEUE, [(b"1-%d" % n, task_id) for n, task_id in enumerate(IDS)], reset=reset)
         for reset in (False, True)
@@ -160,7 +160,6 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "server_info": (server.server_info(), lambda _: ()),
     "resume": (pausing.resume(QUEUE), lambda words: words[1:2]),
     "last_delivered": (moving.last_delivered(QUEUE.ready), lambda words: words[2:3]),
-    "entries": (moving.entries(QUEUE, QUEUE.ready, b"0-0", b"9-9"), lambda words: words[1:2]),
     "members": (moving.members(QUEUE.moving), lambda words: words[1:2]),
     "count": (moving.count(QUEUE.delayed), lambda words: words[1:2]),
     "rooms": (reads.rooms(QUEUE), lambda words: words[1:2]),
@@ -211,7 +210,8 @@ def test_every_function_that_builds_a_call_is_looked_at():
         if function.__module__ == module.__name__ and not name.startswith("_")
     }
     building = {name for name, returned in functions.items() if returned.startswith("Call[")}
-    assert building == {*ALL_SCRIPT_CALLS, *PLAIN_CALLS}
+    by_page = {"letters", "entries"}  # their script is that of `reads.page`
+    assert building == {*ALL_SCRIPT_CALLS, *PLAIN_CALLS, *by_page}
 
 
 @pytest.mark.parametrize("name", SCRIPT_CALLS)
@@ -266,7 +266,7 @@ def test_no_call_uses_what_loses_tasks_or_takes_long():
 def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
-    of_operators = {"letters", "redrive", "survey", "brief", "measure", "held", "pause", "depart", "depart_later"}
+    of_operators = {"page", "redrive", "survey", "brief", "measure", "held", "pause", "depart", "depart_later"}
     of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
     in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
