@@ -43,8 +43,9 @@ class StreamQ:
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters. The last
             time it runs in a process of its own, so that no other task is blamed.
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
+        queue_limits: by names of queues, how often and how many at a time their tasks may begin, in all workers
+            together; such a `Limit` has no `by`, `weight` or `name`.
         fairness_weights: by fairness keys, how many turns they have for one of those that are not named.
-        queue_limits: of queues, by their names, how often and how many at a time their tasks may begin.
         durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas to have
             the message, ``fsync`` for its disk to have it. Where Redis cannot confirm that, the enqueue is an error.
 
@@ -245,12 +246,12 @@ class StreamQ:
 
     @property
     def queues(self) -> Queues:
-        """All queues: to be looked at, paused, resumed, or moved."""
+        """All queues: to be looked at, paused or resumed, and to have their messages moved."""
         return Queues(self.broker)
 
     @property
     def schedules(self) -> Schedules:
-        """What is called by itself, and when; workers fire it."""
+        """The schedules: to be added, looked at, paused, resumed, run or removed; workers fire them."""
         return Schedules(self.broker)
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ DEFAULT_URL = "redis://localhost:6379/0"
 DEFAULT_QUEUE = "default"
 LEVELS = range(10)  # priorities; larger ones come first
 DEFAULT_LEVEL = 5  # most messages have the middle one
+CENTURY_SECONDS = 100 * 365.25 * 24 * 3600  # more than anybody waits, and exact as a number of ms
 
 Durability = Literal["async", "replica", "fsync"]
 

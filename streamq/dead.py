@@ -212,7 +212,7 @@ class DeadLetters:
             if left <= 0:
                 return
             # Letters that arrive from now on are left alone: one that is redriven may be back before the end.
-            last = yield letters.newest(queue.dead)
+            last = yield reads.newest(queue.dead)
             if last is None:
                 continue
             if choice.older_than is not None:

@@ -181,7 +181,7 @@ class TaskMaker:
             throttle: ``by("user_id", seconds=60)``: for so long after a call the same call is not enqueued again.
             schedule: when it is enqueued by itself, without arguments: ``cron(...)`` or ``every(...)``, or several.
             missed: what becomes of instants at which no worker was there: ``skip`` them, make up for them by ``one``
-                call, or by ``all``; `timetable.Schedules.add` explains it.
+                call (if nothing is said), or by ``all``; `streamq.timetable.Schedules.add` explains it.
             bind: pass the context first.
 
         Raises:

@@ -51,8 +51,8 @@ class Limit:
         concurrency: so many may run at a time.
         by: each value of it has a limit of its own: the name of a parameter, or a function that takes the call's
             arguments by name and returns the value, of which `str` makes the key.
-        weight: how many units of the rate a call takes, more than 0: the name of a parameter, or such a function. What
-            has run can say how many it really were: ``context.settle(units)``.
+        weight: how many units of the rate a call takes, more than 0 and at most `burst`: the name of a parameter, or
+            such a function. What has run can say how many it really were: ``context.settle(units)``.
         name: limits of several tasks of one queue that have the same name are one; None: the limit is the task's own.
 
     Raises:

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
-from streamq._redis.scripts import Call
 from streamq.broker import calls, moving, pausing, reads
 from streamq.broker.caller import Broker
 from streamq.broker.moving import Moved
+from streamq.broker.walking import Steps, acomplete, complete
 from streamq.config import check_name
 from streamq.errors import ConfigError
-
-T = TypeVar("T")
-
-# What is done with queues gives calls, which are answered one by one or together, and seconds to wait.
-_Walk = Generator[Call[Any] | Sequence[Call[Any]] | float, Any, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +71,11 @@ class Queues:
         Raises:
             ConfigError: that is no time.
         """
-        return self._do(self._look(over))
+        return complete(self._broker.sync, self._look(over))
 
     async def alist(self, *, over: float | None = None) -> Infos:
         """Look at all known queues, as `list` does."""
-        return await self._ado(self._look(over))
+        return await acomplete(self._broker.on_loop, self._look(over))
 
     def pause(self, name: str) -> bool:
         """Have workers fetch no more from a queue, until it is resumed.
@@ -100,11 +92,11 @@ class Queues:
         Raises:
             ConfigError: there can be no such queue.
         """
-        return self._do(self._pause(name))
+        return complete(self._broker.sync, self._pause(name))
 
     async def apause(self, name: str) -> bool:
         """Have workers fetch no more from a queue, as `pause` does."""
-        return await self._ado(self._pause(name))
+        return await acomplete(self._broker.on_loop, self._pause(name))
 
     def resume(self, name: str) -> bool:
         """Have workers fetch again from a queue that is paused; they see it within a second.
@@ -115,11 +107,11 @@ class Queues:
         Raises:
             ConfigError: there can be no such queue.
         """
-        return self._do(self._resume(name))
+        return complete(self._broker.sync, self._resume(name))
 
     async def aresume(self, name: str) -> bool:
         """Have workers fetch again from a queue that is paused, as `resume` does."""
-        return await self._ado(self._resume(name))
+        return await acomplete(self._broker.on_loop, self._resume(name))
 
     def move(self, source: str, target: str, *, on_progress: Callable[[int], object] | None = None) -> Moved:
         """Move to another queue all messages that no worker has, also those whose time has not come.
@@ -144,15 +136,15 @@ class Queues:
             ConfigError: there can be no such queues, or they are the same.
             BrokerOutOfMemory: Redis is full. The messages that are left stay where they are.
         """
-        return self._do(self._move(source, target, on_progress))
+        return complete(self._broker.sync, self._move(source, target, on_progress))
 
     async def amove(self, source: str, target: str, *, on_progress: Callable[[int], object] | None = None) -> Moved:
         """Move to another queue all messages that no worker has, as `move` does."""
-        return await self._ado(self._move(source, target, on_progress))
+        return await acomplete(self._broker.on_loop, self._move(source, target, on_progress))
 
     # ---- what both forms share
 
-    def _look(self, over: float | None) -> _Walk[Infos]:
+    def _look(self, over: float | None) -> Steps[Infos]:
         is_number = isinstance(over, (int, float)) and not isinstance(over, bool)
         if over is not None and not (is_number and 0 < over < math.inf):
             raise ConfigError(f"over must be more than 0 seconds, not {over!r}")
@@ -169,51 +161,21 @@ class Queues:
         held = yield [reads.held(queue, members) for queue, members in zip(queues, rooms, strict=True)]
         return [_info(*one) for one in zip(now, before, held, strict=True)]
 
-    def _pause(self, name: str) -> _Walk[bool]:
+    def _pause(self, name: str) -> Steps[bool]:
         queue = self._broker.keys.queue(check_name("queue", name))
         was_new: bool = yield pausing.pause(queue)
         yield calls.register_queues(self._broker.keys, [name])
         return was_new
 
-    def _resume(self, name: str) -> _Walk[bool]:
+    def _resume(self, name: str) -> Steps[bool]:
         was_paused: bool = yield pausing.resume(self._broker.keys.queue(check_name("queue", name)))
         return was_paused
 
-    def _move(self, source: str, target: str, on_progress: Callable[[int], object] | None) -> _Walk[Moved]:
+    def _move(self, source: str, target: str, on_progress: Callable[[int], object] | None) -> Steps[Moved]:
         if check_name("queue", source) == check_name("queue", target):
             raise ConfigError(f"messages of queue {source!r} cannot be moved to the same queue")
         keys = self._broker.keys
         return (yield from moving.move(keys, keys.queue(source), target, on_progress))
-
-    def _do(self, walk: _Walk[T]) -> T:
-        answer: Any = None
-        while True:
-            try:
-                step = walk.send(answer)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            if isinstance(step, Call):
-                answer = self._broker.sync.run(step)
-            elif isinstance(step, Sequence):
-                answer = [self._broker.sync.run(call) for call in step]
-            else:
-                time.sleep(step)
-
-    async def _ado(self, walk: _Walk[T]) -> T:
-        answer: Any = None
-        while True:
-            try:
-                step = walk.send(answer)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            if isinstance(step, Call):
-                answer = await self._broker.on_loop.run(step)
-            elif isinstance(step, Sequence):
-                answer = [await self._broker.on_loop.run(call) for call in step]
-            else:
-                await asyncio.sleep(step)
 
 
 def _info(depth: reads.Depth, before: reads.Depth | None, held: int) -> QueueInfo:

@@ -9,13 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, TypedDict
 
-from streamq.config import DEFAULT_LEVEL, Durability
+from streamq.config import CENTURY_SECONDS, DEFAULT_LEVEL, Durability
 from streamq.errors import ConfigError
 from streamq.limits import Limit, Of, check_key, claims_of, key_of
 from streamq.message import Share, Terms
 from streamq.uniqueness import By
-
-_LONGEST_SECONDS = 100 * 365.25 * 24 * 3600
 
 
 class SendOptions(TypedDict, total=False):
@@ -116,7 +114,7 @@ def expiry_of(expires: float | datetime | None) -> Steering:
 
 def _span_ms(name: str, seconds: float) -> int:
     is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not (is_number and 0 <= seconds <= _LONGEST_SECONDS):
+    if not (is_number and 0 <= seconds <= CENTURY_SECONDS):
         kind = " or a datetime with its time zone" if name == "expires" else ""
         raise ConfigError(f"{name} must be 0 or more seconds{kind}, and less than a century, not {seconds!r}")
     return math.ceil(round(seconds * 1000, 6))  # never early, also where a float is a little less than it seems
@@ -169,7 +167,8 @@ class Turns:
         """
         if delay_ms and self.ordering_key is not None:
             raise ConfigError(
-                f"task {self.task}: a call with an ordering_key can have no countdown: all behind it would have to wait"
+                f"task {self.task}: a call with an ordering_key can have no countdown, eta or debounce:"
+                " all behind it would have to wait"
             )
 
     def check_parameters(self, parameters: Sequence[str]) -> None:

@@ -209,7 +209,8 @@ class Task(Sender[P, R]):
             durability: what the enqueue waits for, in place of what the app says: ``async`` for Redis itself,
                 ``replica`` for one of its replicas, ``fsync`` for its disk.
             priority: another level than the task's own, 0 to 9; in its queue, larger ones come first.
-            ordering_key: calls of a queue with the same key run one after another, in the order of their enqueueing.
+            ordering_key: calls of a queue with the same key run one after another, in the order of their enqueueing;
+                they can have no countdown, eta or debounce.
             fairness_key: calls of a queue with different keys take turns. One that is to come later waits for its
                 time, and then for no turn.
             unique: in place of what the task says: of which calls there is to be only one; see `streamq.uniqueness.by`.

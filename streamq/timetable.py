@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Any, TypeVar
+from typing import Any
 
 from streamq._redis.keys import QueueKeys
-from streamq._redis.scripts import Call
 from streamq.broker import calls, schedules
 from streamq.broker.caller import Broker
 from streamq.broker.schedules import StoredSchedule
+from streamq.broker.walking import Steps, acomplete, complete
 from streamq.errors import ConfigError
 from streamq.message import Message
 from streamq.results import AsyncResult
@@ -27,10 +26,7 @@ from streamq.schedule.plan import (
 from streamq.schedule.rules import Rule
 from streamq.tasks import Signature, new_task_id
 
-T = TypeVar("T")
 _PAGE = 250  # schedules that are read in one step
-
-_Walk = Generator[Call[Any], Any, T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,27 +87,32 @@ class Schedules:
                 is taken, by a schedule that is declared in code or that is in another queue.
             BrokerError: Redis cannot be asked; adding it again is safe.
         """
-        return self._run(self._add(check_schedule_name(name), signature, check_rule(when), check_missed(missed)))
+        return complete(
+            self._broker.sync, self._add(check_schedule_name(name), signature, check_rule(when), check_missed(missed))
+        )
 
     async def aadd(self, name: str, signature: Signature[Any], when: Rule, *, missed: Missed = "one") -> Schedule:
         """Have a call be enqueued again and again, as `add` does."""
-        return await self._arun(self._add(check_schedule_name(name), signature, check_rule(when), check_missed(missed)))
+        return await acomplete(
+            self._broker.on_loop,
+            self._add(check_schedule_name(name), signature, check_rule(when), check_missed(missed)),
+        )
 
     def list(self) -> tuple[Schedule, ...]:
         """Read all schedules, by queue and name."""
-        return self._run(self._list())
+        return complete(self._broker.sync, self._list())
 
     async def alist(self) -> tuple[Schedule, ...]:
         """Read all schedules, as `list` does."""
-        return await self._arun(self._list())
+        return await acomplete(self._broker.on_loop, self._list())
 
     def get(self, name: str) -> Schedule | None:
         """Find a schedule by its name; None if there is none."""
-        return self._run(self._get(name))
+        return complete(self._broker.sync, self._get(name))
 
     async def aget(self, name: str) -> Schedule | None:
         """Find a schedule by its name, as `get` does."""
-        return await self._arun(self._get(name))
+        return await acomplete(self._broker.on_loop, self._get(name))
 
     def pause(self, name: str) -> bool:
         """Have a schedule not be fired until it is resumed, also if it is declared in code and workers start anew.
@@ -122,11 +123,11 @@ class Schedules:
         Raises:
             ConfigError: there is no such schedule.
         """
-        return self._run(self._pause(name))
+        return complete(self._broker.sync, self._pause(name))
 
     async def apause(self, name: str) -> bool:
         """Have a schedule not be fired until it is resumed, as `pause` does."""
-        return await self._arun(self._pause(name))
+        return await acomplete(self._broker.on_loop, self._pause(name))
 
     def resume(self, name: str) -> bool:
         """Have a paused schedule be fired again; what was due meanwhile was not missed, and is not made up for.
@@ -137,11 +138,11 @@ class Schedules:
         Raises:
             ConfigError: there is no such schedule, or this version cannot read it.
         """
-        return self._run(self._resume(name))
+        return complete(self._broker.sync, self._resume(name))
 
     async def aresume(self, name: str) -> bool:
         """Have a paused schedule be fired again, as `resume` does."""
-        return await self._arun(self._resume(name))
+        return await acomplete(self._broker.on_loop, self._resume(name))
 
     def remove(self, name: str) -> bool:
         """Remove a schedule. What it has enqueued stays.
@@ -152,11 +153,11 @@ class Schedules:
         Raises:
             ConfigError: running workers declare it in their code, and would have it back within a minute.
         """
-        return self._run(self._remove(name))
+        return complete(self._broker.sync, self._remove(name))
 
     async def aremove(self, name: str) -> bool:
         """Remove a schedule, as `remove` does."""
-        return await self._arun(self._remove(name))
+        return await acomplete(self._broker.on_loop, self._remove(name))
 
     def run_now(self, name: str) -> AsyncResult[Any]:
         """Enqueue the call of a schedule here and now; when it is due next is not changed by that.
@@ -165,12 +166,12 @@ class Schedules:
             ConfigError: there is no such schedule, or this version cannot read it.
             BrokerError: as for an enqueue.
         """
-        message = self._run(self._call_of(name))
+        message = complete(self._broker.sync, self._call_of(name))
         return self._result(message, self._broker.enqueue(message))
 
     async def arun_now(self, name: str) -> AsyncResult[Any]:
         """Enqueue the call of a schedule here and now, as `run_now` does."""
-        message = await self._arun(self._call_of(name))
+        message = await acomplete(self._broker.on_loop, self._call_of(name))
         return self._result(message, await self._broker.aenqueue(message))
 
     def _result(self, message: Message, there: str | None) -> AsyncResult[Any]:
@@ -179,7 +180,7 @@ class Schedules:
 
     # ---- what is asked of Redis, and how; the answers come from whoever sends it
 
-    def _add(self, name: str, signature: Signature[Any], when: Rule, missed: Missed) -> _Walk[Schedule]:
+    def _add(self, name: str, signature: Signature[Any], when: Rule, missed: Missed) -> Steps[Schedule]:
         call, keys = check_call(signature.message, name), self._broker.keys
         queue = keys.queue(call.queue)
         definition = Definition(call.task, when, missed, call.args, call.options, call.terms)
@@ -195,7 +196,7 @@ class Schedules:
         _, stored = yield from _read(queue, name)
         return _schedule(queue, name, stored)
 
-    def _list(self) -> _Walk[tuple[Schedule, ...]]:
+    def _list(self) -> Steps[tuple[Schedule, ...]]:
         keys = self._broker.keys
         every: tuple[Schedule, ...] = ()
         for queue in map(keys.queue, (yield calls.queue_names(keys))):
@@ -206,11 +207,11 @@ class Schedules:
                 every += tuple(_schedule(queue, *one) for one in zip(page, found, strict=True) if one[1].definition)
         return every
 
-    def _get(self, name: str) -> _Walk[Schedule | None]:
+    def _get(self, name: str) -> Steps[Schedule | None]:
         found = yield from self._find(name)
         return None if found is None else _schedule(found[0], name, found[2])
 
-    def _find(self, name: str) -> _Walk[tuple[QueueKeys, int, StoredSchedule] | None]:
+    def _find(self, name: str) -> Steps[tuple[QueueKeys, int, StoredSchedule] | None]:
         """Look through all known queues; gives also Redis time."""
         keys = self._broker.keys
         for queue in map(keys.queue, (yield calls.queue_names(keys))):
@@ -219,24 +220,24 @@ class Schedules:
                 return queue, now_ms, stored
         return None
 
-    def _there(self, name: str) -> _Walk[tuple[QueueKeys, int, StoredSchedule]]:
+    def _there(self, name: str) -> Steps[tuple[QueueKeys, int, StoredSchedule]]:
         found = yield from self._find(name)
         if found is None:
             raise ConfigError(f"there is no schedule {name!r}")
         return found
 
-    def _pause(self, name: str) -> _Walk[bool]:
+    def _pause(self, name: str) -> Steps[bool]:
         queue, _, _ = yield from self._there(name)
         done: bool = yield schedules.pause_schedule(queue, name)
         return done
 
-    def _resume(self, name: str) -> _Walk[bool]:
+    def _resume(self, name: str) -> Steps[bool]:
         queue, now_ms, stored = yield from self._there(name)
         next_ms = _readable(name, stored).rule.after(max(now_ms, stored.fired_ms or 0), name)
         done: bool = yield schedules.resume_schedule(queue, name, next_ms)
         return done
 
-    def _remove(self, name: str) -> _Walk[bool]:
+    def _remove(self, name: str) -> Steps[bool]:
         found = yield from self._find(name)
         if found is None:
             return False
@@ -247,33 +248,13 @@ class Schedules:
         done: bool = yield schedules.remove_schedule(queue, name, by)
         return done
 
-    def _call_of(self, name: str) -> _Walk[Message]:
+    def _call_of(self, name: str) -> Steps[Message]:
         queue, _, stored = yield from self._there(name)
         what = _readable(name, stored)
         return Message(new_task_id(), what.task, queue.name, what.args, 0, what.options, what.terms)
 
-    def _run(self, walk: _Walk[T]) -> T:
-        answer: Any = None
-        while True:
-            try:
-                call = walk.send(answer)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            answer = self._broker.sync.run(call)
 
-    async def _arun(self, walk: _Walk[T]) -> T:
-        answer: Any = None
-        while True:
-            try:
-                call = walk.send(answer)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            answer = await self._broker.on_loop.run(call)
-
-
-def _read(queue: QueueKeys, name: str) -> _Walk[tuple[int, StoredSchedule]]:
+def _read(queue: QueueKeys, name: str) -> Steps[tuple[int, StoredSchedule]]:
     now_ms, [stored] = yield schedules.read_schedules(queue, [name])
     return now_ms, stored
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from streamq.config import CENTURY_SECONDS
 from streamq.errors import ConfigError
 from streamq.message import Lock
 
@@ -15,7 +16,6 @@ What = str | Callable[[Mapping[str, object]], object]
 """What counts of a call: the name of a parameter, or a function of the arguments by name."""
 
 _SHORTEST_SECONDS = 0.001
-_LONGEST_SECONDS = 100 * 365.25 * 24 * 3600
 # A lock of which nothing says when it ends must not stay for ever after the call that it was for.
 _BOUND_MS = 24 * 3600 * 1000
 
@@ -64,7 +64,7 @@ def by(
         raise ConfigError(f"by(while_=...) must be one of {', '.join(get_args(While))}, not {while_!r}")
     for name, value in {"ttl": ttl, "seconds": seconds, "max_wait": max_wait}.items():
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (is_number and _SHORTEST_SECONDS <= value <= _LONGEST_SECONDS):
+        if value is not None and not (is_number and _SHORTEST_SECONDS <= value <= CENTURY_SECONDS):
             raise ConfigError(
                 f"by({name}=...) must be {_SHORTEST_SECONDS} or more seconds, and less than a century, not {value!r}"
             )

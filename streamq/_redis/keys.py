@@ -29,10 +29,11 @@ class QueueKeys:
         moving: sorted set of the ids that are on their way to another queue; the score is the due time there.
         timetable: of schedules: a sorted set of the names of those that are not paused, by the next instant, Redis time
             in ms; and hashes by name: what they are, the last instant that was fired, and which workers' code it is.
-        rooms: sorted set of what tasks wait for when it is not their turn; the score is when to look, Redis time in ms.
+        rooms: sorted set of what tasks wait for when it is not their turn: members such as ``limit:NAME:KEY``,
+            ``order:KEY`` and ``fair``; the score is when to look, Redis time in ms. See `room`.
         events: prefix of the channels of the queue's task events.
-        record: gives the key of a task's record from the task's id.
-        lock: gives the key of a lock from its name.
+        record: gives the key of a task's record, a hash, from the task's id.
+        lock: gives the key of a lock, a hash, from its name: a task's, and a digest of the arguments that count.
     """
 
     def __init__(self, namespace: str, name: str) -> None:
@@ -78,7 +79,11 @@ class QueueKeys:
         return tuple((name, self.stream(name)) for name in names)
 
     def room(self, member: str) -> tuple[str, str, str, str]:
-        """The keys of one member of the rooms: its rule, its rate, who has places, and who waits."""
+        """The keys of one member of the rooms: its rule, its rate, who has places, and who waits.
+
+        Two hashes with a string between them, and a sorted set of ids; ``fair`` has a hash of the times of keys in
+        place of the rate.
+        """
         base = f"{self._base}:{member}"
         return (f"{base}:rule", f"{base}:rate", f"{base}:places", f"{base}:room")
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from streamq.broker import calls
 from streamq.broker.cancels import cancel_one
 from streamq.broker.moving import forget_there, look_there, watch_there
 from streamq.broker.producer import Producer
 from streamq.broker.reads import find_record
 from streamq.broker.records import Record
 from streamq.broker.turns import Stake, settle_weight
-from streamq.broker.walking import afollow, follow
+from streamq.broker.walking import acomplete, complete
 from streamq.config import Settings
-from streamq.lifecycle import State
 from streamq.message import Delivery
 
 
@@ -24,23 +22,19 @@ class Broker(Producer):
 
     def watch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
-        [record] = follow(self.sync, watch_there(self.keys, queue, task_id, self.client_id))
-        return record
+        return complete(self.sync, watch_there(self.keys, queue, task_id, self.client_id))
 
     async def awatch(self, queue: str, task_id: str) -> Record:
         """Read a record, and have the doorbell rung when the task ends."""
-        [record] = [one async for one in afollow(self.on_loop, watch_there(self.keys, queue, task_id, self.client_id))]
-        return record
+        return await acomplete(self.on_loop, watch_there(self.keys, queue, task_id, self.client_id))
 
     def look(self, queue: str, task_id: str) -> Record:
         """Read a record."""
-        [record] = follow(self.sync, look_there(self.keys, queue, task_id))
-        return record
+        return complete(self.sync, look_there(self.keys, queue, task_id))
 
     async def alook(self, queue: str, task_id: str) -> Record:
         """Read a record."""
-        [record] = [one async for one in afollow(self.on_loop, look_there(self.keys, queue, task_id))]
-        return record
+        return await acomplete(self.on_loop, look_there(self.keys, queue, task_id))
 
     def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
         """Have a run count as so many units of a rate; False if it is another's by now."""
@@ -52,32 +46,24 @@ class Broker(Producer):
 
     def forget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
-        [found] = follow(self.sync, forget_there(self.keys, queue, task_id))
-        return found
+        return complete(self.sync, forget_there(self.keys, queue, task_id))
 
     async def aforget(self, queue: str, task_id: str) -> bool:
         """Delete a record, now or when its task ends; False if there is none."""
-        [found] = [one async for one in afollow(self.on_loop, forget_there(self.keys, queue, task_id))]
-        return found
+        return await acomplete(self.on_loop, forget_there(self.keys, queue, task_id))
 
     def cancel(self, queue: str, task_id: str) -> bool:
         """Cancel a task that has not ended; False if it has, or is not known."""
-        return any(follow(self.sync, cancel_one(self.keys, queue, task_id, self.ttl_ms)))
+        return complete(self.sync, cancel_one(self.keys, queue, task_id, self.ttl_ms))
 
     async def acancel(self, queue: str, task_id: str) -> bool:
         """Cancel a task that has not ended; False if it has, or is not known."""
-        steps = afollow(self.on_loop, cancel_one(self.keys, queue, task_id, self.ttl_ms))
-        return True in [found async for found in steps]
+        return await acomplete(self.on_loop, cancel_one(self.keys, queue, task_id, self.ttl_ms))
 
     def find_queue(self, task_id: str) -> str | None:
         """Look through all known queues for the one that has a record of this id."""
-        return find_record(self.sync, self.keys, task_id)[0]
+        return complete(self.sync, find_record(self.keys, task_id))[0]
 
     async def afind_queue(self, task_id: str) -> str | None:
         """Look through all known queues for the one that has a record of this id."""
-        names = await self.on_loop.run(calls.queue_names(self.keys))
-        for name in names:
-            record = await self.on_loop.run(calls.look(self.keys.queue(name), task_id))
-            if record.state is not State.UNKNOWN and not record.moved_to:
-                return name
-        return None
+        return (await acomplete(self.on_loop, find_record(self.keys, task_id)))[0]

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
-from streamq.broker import calls, letters, reads
+from streamq.broker import calls, reads
 from streamq.broker.records import stored_error
+from streamq.broker.walking import Steps
 from streamq.errors import TaskCancelled
 from streamq.lifecycle import State
 
@@ -16,8 +17,6 @@ _CANCEL = load("cancel")
 _SURVEY = load("survey")
 _BRIEF = load("brief")
 
-_PAGE = 100  # messages that are looked at, or cancelled, in one step; more would hold up other clients
-_PAGE_BYTES = 1024 * 1024  # a page ends with the message that goes past this
 _OUTSIDE = {State.DELAYED.encode(), State.HELD.encode()}
 _ERROR = stored_error(TaskCancelled, "it was cancelled")
 
@@ -66,7 +65,7 @@ def survey(stream: str, first: bytes, last: bytes) -> Call[list[tuple[bytes, See
             for entry, task_id, task, at in reply
         ]
 
-    words = ("EVALSHA", _SURVEY.digest, 1, stream, first, last, _PAGE, _PAGE_BYTES)
+    words = ("EVALSHA", _SURVEY.digest, 1, stream, first, last, reads.PAGE, reads.PAGE_BYTES)
     return Call(words, read, _SURVEY)
 
 
@@ -89,7 +88,7 @@ def scan(ids: str, cursor: bytes) -> Call[tuple[bytes, list[str]]]:
     def read(reply: list[Any]) -> tuple[bytes, list[str]]:
         return reply[0], [one.decode() for one in reply[1][::2]]
 
-    return Call(("ZSCAN", ids, cursor, "COUNT", _PAGE), read)
+    return Call(("ZSCAN", ids, cursor, "COUNT", reads.PAGE), read)
 
 
 def _number(text: bytes) -> int:
@@ -125,15 +124,15 @@ def count(_queue: QueueKeys, places: Sequence[Place]) -> Generator[Call[Any], An
     return len(places)
 
 
-def cancel_one(keys: Keys, queue: str, task_id: str, ttl_ms: int) -> Generator[Call[Any] | bool, Any, None]:
-    """Cancel one task, wherever its message is by then; gives at last whether it is cancelled."""
+def cancel_one(keys: Keys, queue: str, task_id: str, ttl_ms: int) -> Steps[bool]:
+    """Cancel one task, wherever its message is by then; returns whether it is cancelled."""
     deal, found, place = Canceller(keys.done, ttl_ms, running=True), 0, keys.queue(queue)
     while not (found := (yield from deal(place, [Place(task_id)]))):
         target = (yield calls.look(place, task_id)).moved_to
         if target is None:
             break
         place = keys.queue(target)
-    yield found == 1
+    return found == 1
 
 
 def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bool], deal: Deal) -> Walk:
@@ -153,7 +152,7 @@ def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bo
         for member in (yield from _all(queue.rooms)):
             total = yield from _outside(queue, queue.room(member)[-1], total, meant, deal)
         for name, stream in queue.named_streams:
-            first, last = b"-", (yield letters.newest(stream)) or b"-"
+            first, last = b"-", (yield reads.newest(stream)) or b"-"
             while found := (yield survey(stream, first, last)):
                 first = b"(" + found[-1][0]
                 places = [Place(one.task_id, name) for _, one in found if one.task_id and meant(one)]
@@ -168,8 +167,8 @@ def _outside(
     cursor = b"0"
     while True:
         cursor, ids = yield scan(waiting, cursor)
-        for start in range(0, len(ids), _PAGE):
-            seen = yield brief(queue, ids[start : start + _PAGE])
+        for start in range(0, len(ids), reads.PAGE):
+            seen = yield brief(queue, ids[start : start + reads.PAGE])
             total += yield from deal(queue, [Place(one.task_id) for one in seen if meant(one)])
             yield total
         if cursor == b"0":

@@ -16,6 +16,7 @@ from streamq.broker import calls, moving, server
 from streamq.broker.blame import blamed, owner_of
 from streamq.broker.order import Order
 from streamq.broker.rooms import Rooms
+from streamq.broker.walking import acomplete
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset
 from streamq.lifecycle import Park, State
@@ -227,7 +228,7 @@ class Fleet:
         )
 
     async def promote(self, queue: str, limit: int) -> calls.Due:
-        """Move delayed tasks whose time has come to their stream; returns what was due."""
+        """Move delayed tasks whose time has come to their streams, and learn which there are; returns what was due."""
         keys = self.keys.queue(queue)
         found = await self._commands.run(calls.due(keys, limit))
         if self._learn(queue, found):
@@ -244,10 +245,7 @@ class Fleet:
 
     async def carry(self, queue: str) -> None:
         """Go on with a move of messages to another queue that may have been interrupted."""
-        steps, answer = moving.carry(self.keys, self.keys.queue(queue)), None
-        with contextlib.suppress(StopIteration):
-            while True:
-                answer = await self._commands.run(steps.send(answer))
+        await acomplete(self._commands, moving.carry(self.keys, self.keys.queue(queue)))
 
     def _learn(self, queue: str, found: calls.Due) -> bool:
         is_news = self._order.learn(queue, found.levels, paused=found.paused)

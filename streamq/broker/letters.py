@@ -8,13 +8,10 @@ from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, QueueKeys
 from streamq._redis.scripts import Call, Word, load
+from streamq.broker import reads
 from streamq.message import Delivery, Malformed, read_entry
 
-_LETTERS = load("letters")
 _REDRIVE = load("redrive")
-
-PAGE = 100  # letters that are read, moved or deleted in one step; more would hold up other clients
-_PAGE_BYTES = 1024 * 1024  # a page ends with the letter that goes past this
 
 _OURS = [b"reason", b"worker", b"entry", b"error"]
 
@@ -66,18 +63,13 @@ class Redriven(NamedTuple):
     conflicts: int
 
 
-def newest(stream: str) -> Call[bytes | None]:
-    """Find the id of the last entry of a stream; None if there is none."""
-    return Call(("XREVRANGE", stream, "+", "-", "COUNT", 1), lambda reply: reply[0][0] if reply else None)
-
-
 def letters(queue: QueueKeys, first: bytes, last: bytes) -> Call[list[Letter]]:
     """Read dead letters from `first` to `last`, a bounded number; none if there are no more."""
 
     def read(reply: list[Any]) -> list[Letter]:
         return [read_letter(queue, entry, found) for entry, found in reply]
 
-    return Call(("EVALSHA", _LETTERS.digest, 1, queue.dead, first, last, PAGE, _PAGE_BYTES), read, _LETTERS)
+    return reads.page(queue.dead, first, last, read)
 
 
 def redrive(queue: QueueKeys, entries: Sequence[tuple[bytes, str]], *, reset: bool) -> Call[Redriven]:

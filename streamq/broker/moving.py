@@ -8,13 +8,14 @@ the next mover, or a worker of the queue.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load, nothing
-from streamq.broker import calls, letters
+from streamq.broker import calls, reads
 from streamq.broker.records import Record
+from streamq.broker.walking import Steps
 from streamq.message import Delivery, Malformed, read_entry
 
 _DEPART = load("depart")
@@ -23,10 +24,7 @@ _DEPARTING = load("departing")
 _ARRIVE = load("arrive")
 _FORWARD = load("forward")
 
-_PAGE = 100  # messages in one step; more would hold up other clients
 _FORWARD_MS = 7 * 24 * 3600 * 1000  # for so long after it was due, the old queue knows where a task went
-
-Steps = Generator[Call[Any], Any, "Moved"]
 
 
 class Moved(NamedTuple):
@@ -52,12 +50,12 @@ def last_delivered(stream: str) -> Call[bytes]:
 
 
 def entries(queue: QueueKeys, stream: str, after: bytes, last: bytes) -> Call[list[Delivery | Malformed]]:
-    """Read a page of entries."""
+    """Read a page of entries, those after the one that is given."""
 
     def read(reply: list[Any]) -> list[Delivery | Malformed]:
         return [read_entry(queue.name, stream, entry, fields) for entry, fields in reply]
 
-    return Call(("XRANGE", stream, b"(" + after, last, "COUNT", _PAGE), read)
+    return reads.page(stream, b"(" + after, last, read)
 
 
 def members(key: str, first: int = 0) -> Call[list[tuple[str, bytes]]]:
@@ -66,7 +64,7 @@ def members(key: str, first: int = 0) -> Call[list[tuple[str, bytes]]]:
     def read(reply: list[bytes]) -> list[tuple[str, bytes]]:
         return [(one.decode(), due) for one, due in zip(reply[::2], reply[1::2], strict=True)]
 
-    return Call(("ZRANGE", key, first, first + _PAGE - 1, "WITHSCORES"), read)
+    return Call(("ZRANGE", key, first, first + reads.PAGE - 1, "WITHSCORES"), read)
 
 
 def count(key: str) -> Call[int]:
@@ -92,9 +90,9 @@ def depart_later(queue: QueueKeys, target: str, task_ids: Sequence[str]) -> Call
 
 
 def departing(queue: QueueKeys, task_ids: Sequence[str]) -> Call[list[list[bytes]]]:
-    """Read the records of departed messages, each as names and values in turn."""
+    """Read the records of the first of some departed messages, each as names and values in turn; one at least."""
     keys = [*map(queue.record, task_ids)]
-    return Call(("EVALSHA", _DEPARTING.digest, len(keys), *keys), list, _DEPARTING)
+    return Call(("EVALSHA", _DEPARTING.digest, len(keys), *keys, reads.PAGE_BYTES), list, _DEPARTING)
 
 
 def arrive(queue: QueueKeys, source: str, messages: Iterable[tuple[str, bytes, Sequence[bytes]]]) -> Call[list[int]]:
@@ -117,14 +115,14 @@ def forward(queue: QueueKeys, departed: Iterable[tuple[str, bool]]) -> Call[None
     return Call(("EVALSHA", _FORWARD.digest, len(keys), *keys, *args), nothing, _FORWARD)
 
 
-def carry(keys: Keys, source: QueueKeys) -> Steps:
+def carry(keys: Keys, source: QueueKeys) -> Steps[Moved]:
     """Bring all that has departed from a queue to where it is to go."""
     done = Moved()
     while found := (yield members(source.moving)):
         records = yield departing(source, [task_id for task_id, _ in found])
         by_target: defaultdict[bytes, list[tuple[str, bytes, Sequence[bytes]]]] = defaultdict(list)
         ends: list[tuple[str, bool]] = []
-        for (task_id, due), words in zip(found, records, strict=True):
+        for (task_id, due), words in zip(found, records, strict=False):
             known = dict(zip(words[::2], words[1::2], strict=True))
             if known.get(b"state") == b"delayed" and b"moving_to" in known:
                 by_target[known[b"moving_to"]].append((task_id, due, words))
@@ -139,7 +137,7 @@ def carry(keys: Keys, source: QueueKeys) -> Steps:
     return done
 
 
-def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int], object] | None) -> Steps:
+def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int], object] | None) -> Steps[Moved]:
     """Move all messages of a queue that no worker has, those of the moment of the call."""
     done = yield from carry(keys, source)
 
@@ -160,7 +158,7 @@ def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int]
         moved = add(taken, (yield from carry(keys, source)))
         left, stay = left - len(found), stay + len(found) - moved
     for stream in source.all_streams:
-        last = yield letters.newest(stream)
+        last = yield reads.newest(stream)
         after = (yield last_delivered(stream)) if last else b""
         while last and (page := (yield entries(source, stream, after, last))):
             after = page[-1].entry
@@ -169,22 +167,28 @@ def move(keys: Keys, source: QueueKeys, target: str, on_progress: Callable[[int]
     return done
 
 
-def look_there(keys: Keys, queue: str, task_id: str) -> Generator[Call[Any] | Record, Any, None]:
+def look_there(keys: Keys, queue: str, task_id: str) -> Steps[Record]:
     """Read a record, there where the task is now."""
-    while (record := (yield calls.look(keys.queue(queue), task_id))).moved_to:
+    while True:
+        record: Record = yield calls.look(keys.queue(queue), task_id)
+        if record.moved_to is None:
+            return record
         queue = record.moved_to
-    yield record
 
 
-def watch_there(keys: Keys, queue: str, task_id: str, client: str) -> Generator[Call[Any] | Record, Any, None]:
+def watch_there(keys: Keys, queue: str, task_id: str, client: str) -> Steps[Record]:
     """Read a record, there where the task is now, and have a client woken when the task ends."""
-    while (record := (yield calls.watch(keys.queue(queue), task_id, client))).moved_to:
+    while True:
+        record: Record = yield calls.watch(keys.queue(queue), task_id, client)
+        if record.moved_to is None:
+            return record
         queue = record.moved_to
-    yield record
 
 
-def forget_there(keys: Keys, queue: str, task_id: str) -> Generator[Call[Any] | bool, Any, None]:
-    """Delete a record, there where the task is now; gives False if there is none."""
-    while isinstance(found := (yield calls.forget(keys.queue(queue), task_id)), str):
+def forget_there(keys: Keys, queue: str, task_id: str) -> Steps[bool]:
+    """Delete a record, there where the task is now; returns False if there is none."""
+    while True:
+        found: bool | str = yield calls.forget(keys.queue(queue), task_id)
+        if isinstance(found, bool):
+            return found
         queue = found
-    yield found

@@ -209,7 +209,7 @@ class Producer:
     async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, all or none, as `enqueue_all` does."""
         wanted, put, missing = self._wanted(durability), None, ""
-        if wanted != "async":
+        if wanted not in ("async", *self._can_confirm):
             await asyncio.to_thread(self._require, wanted)
         try:
             while put is None or put.seen:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from streamq._redis.connections import SyncConnection
 from streamq._redis.keys import GROUP, Keys, QueueKeys
@@ -11,12 +11,19 @@ from streamq._redis.scripts import Call, load
 from streamq._redis.subscriptions import messages
 from streamq.broker import calls
 from streamq.broker.records import UNKNOWN, Record
+from streamq.broker.walking import Steps, complete
 from streamq.config import LEVELS, Settings
 from streamq.errors import BrokerError
 from streamq.lifecycle import State
 
+T = TypeVar("T")
+
 _MEASURE = load("measure")
 _HELD = load("held")
+_PAGE = load("page")
+
+PAGE = 100  # messages that are read, moved or deleted in one step; more would hold up other clients
+PAGE_BYTES = 1024 * 1024  # a page ends with the message that goes past this
 
 _MOST_ROOMS = 10_000  # that are looked into
 
@@ -89,15 +96,25 @@ def held(queue: QueueKeys, members: Sequence[str]) -> Call[int]:
     return Call(("EVALSHA", _HELD.digest, len(keys), *keys), int, _HELD)
 
 
+def newest(stream: str) -> Call[bytes | None]:
+    """Find the id of the last entry of a stream; None if there is none."""
+    return Call(("XREVRANGE", stream, "+", "-", "COUNT", 1), lambda reply: reply[0][0] if reply else None)
+
+
+def page(stream: str, first: bytes, last: bytes, read: Callable[[list[Any]], T]) -> Call[T]:
+    """Read entries from `first` to `last`, a bounded number; `read` makes something of them."""
+    return Call(("EVALSHA", _PAGE.digest, 1, stream, first, last, PAGE, PAGE_BYTES), read, _PAGE)
+
+
 def now() -> Call[int]:
     """Ask for the server's time, ms."""
     return Call(("TIME",), lambda reply: int(reply[0]) * 1000 + int(reply[1]) // 1000)
 
 
-def find_record(connection: SyncConnection, keys: Keys, task_id: str) -> tuple[str | None, Record]:
-    """Look through all known queues for the record of a task, over a connection that is open; as `find`."""
-    for name in connection.run(calls.queue_names(keys)):
-        record = connection.run(calls.look(keys.queue(name), task_id))
+def find_record(keys: Keys, task_id: str) -> Steps[tuple[str | None, Record]]:
+    """Look through all known queues for the record of a task; returns what `find` does."""
+    for name in (yield calls.queue_names(keys)):
+        record = yield calls.look(keys.queue(name), task_id)
         if record.state is not State.UNKNOWN and not record.moved_to:
             return name, record
     return None, UNKNOWN
@@ -114,7 +131,7 @@ def find(settings: Settings, task_id: str) -> tuple[str | None, Record]:
     """
     connection = SyncConnection(settings.url)
     try:
-        return find_record(connection, Keys(settings.namespace), task_id)
+        return complete(connection, find_record(Keys(settings.namespace), task_id))
     finally:
         connection.close()
 

@@ -1,14 +1,19 @@
-"""Goes through what is too much for one call, in steps: the same for threads and for an event loop."""
+"""Sends what takes more than one call, in steps: the same for threads and for an event loop."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator
+import asyncio
+import time
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.scripts import Call
 
 T = TypeVar("T")
+
+Steps = Generator[Call[Any] | Sequence[Call[Any]] | float, Any, T]
+"""Gives calls, which are answered one by one or together, and seconds to wait; returns what they come to."""
 
 
 def follow(connection: SyncConnection, walk: Generator[Call[Any] | T, Any, None]) -> Iterator[T]:
@@ -38,3 +43,41 @@ def _next(walk: Generator[Call[Any] | T, Any, None], answer: Any) -> Call[Any] |
         return walk.send(answer)
     except StopIteration:
         return None
+
+
+def complete(connection: SyncConnection, steps: Steps[T]) -> T:
+    """Send the calls that steps give, and return what they return.
+
+    Raises:
+        BrokerError: Redis does not do what is asked; what was done until then stays done.
+    """
+    answer: Any = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        if isinstance(step, Call):
+            answer = connection.run(step)
+        elif isinstance(step, Sequence):
+            answer = [connection.run(call) for call in step]
+        else:
+            time.sleep(step)
+
+
+async def acomplete(connection: AsyncConnection, steps: Steps[T]) -> T:
+    """Send the calls that steps give, and return what they return, as `complete` does."""
+    answer: Any = None
+    while True:
+        try:
+            step = steps.send(answer)
+        except StopIteration as end:
+            value: T = end.value
+            return value
+        if isinstance(step, Call):
+            answer = await connection.run(step)
+        elif isinstance(step, Sequence):
+            answer = [await connection.run(call) for call in step]
+        else:
+            await asyncio.sleep(step)

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamq.cli.options import (
     Age,
+    check_queues,
     in_one_line,
-    naming_the_server,
+    opened_app,
     print_any_text,
     progress,
     server_options,
-    settings_of,
 )
 from streamq.config import check_task_id
 from streamq.errors import ConfigError
@@ -51,7 +49,7 @@ def command(
         raise click.UsageError("give IDs or options that say which tasks, and not both")
     if not ids and not everything and not chosen:
         raise ConfigError("say which tasks: by ID, --queue, --task, --older-than, or --all")
-    with _opened(url, namespace) as app:
+    with opened_app(url, namespace) as app:
         if ids:
             sys.exit(_cancel_each(app, ids))
         _cancel_all(app, {**chosen, "running": running, "everything": everything}, yes=yes)
@@ -68,17 +66,8 @@ def purge(names: tuple[str, ...], url: str, namespace: str, *, yes: bool) -> Non
 
     Exit code: 1 if the answer is no.
     """
-    with _opened(url, namespace) as app:
+    with opened_app(url, namespace) as app:
         _cancel_all(app, {"queue": names}, yes=yes)
-
-
-@contextmanager
-def _opened(url: str, namespace: str) -> Iterator[StreamQ]:
-    from streamq.app import StreamQ  # noqa: PLC0415 - --help must answer quickly
-
-    settings = settings_of(url, namespace)
-    with naming_the_server(settings), StreamQ(settings.url, namespace=settings.namespace) as app:
-        yield app
 
 
 def _cancel_each(app: StreamQ, ids: tuple[str, ...]) -> int:
@@ -95,7 +84,8 @@ def _cancel_each(app: StreamQ, ids: tuple[str, ...]) -> int:
 
 def _cancel_all(app: StreamQ, chosen: dict[str, Any], *, yes: bool) -> None:
     """Cancel what is chosen, after a question."""
-    _check_queues(app, chosen.get("queue") or ())
+    if "queue" in chosen:
+        check_queues(app, chosen["queue"])
     if not yes:
         _confirm(app, chosen)
     with progress("cancelling", lambda: _count(app, chosen)) as tell:
@@ -114,13 +104,6 @@ def _confirm(app: StreamQ, chosen: dict[str, Any]) -> None:
         raise ConfigError("this cancels for good: add --yes, for there is no terminal to ask at")
     count = _count(app, chosen)
     click.confirm(f"Cancel {count} task{'s' * (count != 1)} for good?", abort=True, err=True)
-
-
-def _check_queues(app: StreamQ, names: tuple[str, ...]) -> None:
-    known = [queue.name for queue in app.queues.list()] if names else []
-    for name in names:
-        if name not in known:
-            raise ConfigError(f"there is no queue {in_one_line(name)}; there are: {', '.join(known) or 'none yet'}")
 
 
 def _say(text: str) -> None:

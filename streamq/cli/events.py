@@ -66,9 +66,9 @@ def command(
 ) -> None:
     """Print what happens to tasks and workers, as it happens, until Ctrl-C.
 
-    Tasks are queued or delayed, started, retried (an attempt failed, and there will be another), succeeded, failed,
-    reclaimed (from a worker that died), dead (moved to the dead letters), cancelled, or expired (not begun in time).
-    Workers are online, send a heartbeat, are offline. TYPE and NAME may hold * and ?.
+    Tasks are queued, delayed, held (they wait for their turn), started, retried (an attempt failed, and there will be
+    another), succeeded, failed, reclaimed (from a worker that died), dead (moved to the dead letters), cancelled, or
+    expired (not begun in time). Workers are online, send a heartbeat, are offline. TYPE and NAME may hold * and ?.
 
     Events of all databases of the server are printed: Pub/Sub knows no database numbers.
     """

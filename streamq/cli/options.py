@@ -6,14 +6,17 @@ import io
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
 from streamq.config import DEFAULT_URL, Settings, display_url
-from streamq.errors import BrokerError
+from streamq.errors import BrokerError, ConfigError
+
+if TYPE_CHECKING:
+    from streamq.app import StreamQ
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -66,6 +69,28 @@ def naming_the_server(settings: Settings) -> Iterator[str]:
         yield url
     except BrokerError as error:
         raise type(error)(f"{url}: {error}") from error
+
+
+@contextmanager
+def opened_app(url: str, namespace: str) -> Iterator[StreamQ]:
+    """Give the app whose data is on a server; what the server says when it fails has its URL before it."""
+    from streamq.app import StreamQ  # noqa: PLC0415 - --help must answer quickly
+
+    settings = settings_of(url, namespace)
+    with naming_the_server(settings), StreamQ(settings.url, namespace=settings.namespace) as app:
+        yield app
+
+
+def check_queues(app: StreamQ, names: Iterable[str]) -> None:
+    """See that there are queues of these names: a misspelt one is empty, and would seem to be done with.
+
+    Raises:
+        ConfigError: there is none of one of them.
+    """
+    known = [queue.name for queue in app.queues.list()]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"there is no queue {in_one_line(name)}; there are: {', '.join(known) or 'none yet'}")
 
 
 def print_any_text() -> None:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from streamq.cli.cancel import purge
-from streamq.cli.options import json_option, naming_the_server, server_options, settings_of, to_json
+from streamq.cli.options import json_option, opened_app, server_options, to_json
 
 if TYPE_CHECKING:
-    from streamq.queues import QueueInfo, Queues
+    from streamq.queues import QueueInfo
 
 _NUMBERS = ("length", "pending", "delayed", "dead")
 
@@ -42,8 +40,8 @@ def command(context: click.Context, url: str, namespace: str, rates: float | Non
         if given:
             raise click.UsageError(f"options of {context.invoked_subcommand!r} stand after it")
         return
-    with _opened(url, namespace) as queues:
-        found = queues.list(over=rates)
+    with opened_app(url, namespace) as app:
+        found = app.queues.list(over=rates)
     if as_json:
         click.echo(to_json([_as_dict(queue) for queue in found]))
     elif found:
@@ -55,15 +53,6 @@ def command(context: click.Context, url: str, namespace: str, rates: float | Non
 command.add_command(purge)
 
 
-@contextmanager
-def _opened(url: str, namespace: str) -> Iterator[Queues]:
-    from streamq.app import StreamQ  # noqa: PLC0415 - --help must answer quickly
-
-    settings = settings_of(url, namespace)
-    with naming_the_server(settings), StreamQ(settings.url, namespace=settings.namespace) as app:
-        yield app.queues
-
-
 @command.command("pause")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)
 @server_options
@@ -72,9 +61,9 @@ def pause(names: tuple[str, ...], url: str, namespace: str) -> None:
 
     All workers see it within a second; what they have fetched goes on. It lasts until the queue is resumed.
     """
-    with _opened(url, namespace) as queues:
+    with opened_app(url, namespace) as app:
         for name in names:
-            click.echo(f"{name}: {'paused' if queues.pause(name) else 'was paused already'}")
+            click.echo(f"{name}: {'paused' if app.queues.pause(name) else 'was paused already'}")
 
 
 @command.command("resume")
@@ -82,9 +71,9 @@ def pause(names: tuple[str, ...], url: str, namespace: str) -> None:
 @server_options
 def resume(names: tuple[str, ...], url: str, namespace: str) -> None:
     """Have workers fetch again from queues that are paused."""
-    with _opened(url, namespace) as queues:
+    with opened_app(url, namespace) as app:
         for name in names:
-            click.echo(f"{name}: {'resumed' if queues.resume(name) else 'was not paused'}")
+            click.echo(f"{name}: {'resumed' if app.queues.resume(name) else 'was not paused'}")
 
 
 @command.command("move")
@@ -92,17 +81,17 @@ def resume(names: tuple[str, ...], url: str, namespace: str) -> None:
 @click.argument("target")
 @server_options
 def move(source: str, target: str, url: str, namespace: str) -> None:
-    """Move all messages of SOURCE that no worker has to TARGET, also delayed ones.
+    """Move all messages of SOURCE that no worker has to TARGET.
 
-    If it is interrupted, nothing is lost: call it again.
+    Delayed ones go too; what waits for its turn stays. If it is interrupted, nothing is lost: call it again.
 
     Exit code: 1 if some stay because TARGET knows another task of their id.
     """
-    with _opened(url, namespace) as queues:
+    with opened_app(url, namespace) as app:
         tell = None
         if sys.stderr.isatty():
             tell = lambda count: click.echo(f"\r{count} moved", nl=False, err=True)  # noqa: E731 - used in one place
-        done = queues.move(source, target, on_progress=tell)
+        done = app.queues.move(source, target, on_progress=tell)
         if tell:
             click.echo("\r", nl=False, err=True)
     click.echo(

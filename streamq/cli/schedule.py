@@ -13,9 +13,9 @@ from streamq.cli.options import (
     in_one_line,
     json_option,
     naming_the_server,
+    opened_app,
     print_any_text,
     server_options,
-    settings_of,
     to_json,
 )
 
@@ -41,14 +41,13 @@ def _opened(app: str | None, url: str, namespace: str) -> Iterator[Schedules]:
     Raises:
         ConfigError: there is no such app.
     """
-    from streamq.app import StreamQ  # noqa: PLC0415 - --help must answer quickly
-    from streamq.cli.loading import load_app  # noqa: PLC0415
+    from streamq.cli.loading import load_app  # noqa: PLC0415 - --help must answer quickly
 
     if app is None:
-        settings = settings_of(url, namespace)
-        opened = StreamQ(settings.url, namespace=settings.namespace)
-    else:
-        opened = load_app(app)
+        with opened_app(url, namespace) as opened:
+            yield opened.schedules
+        return
+    opened = load_app(app)
     with naming_the_server(opened.settings), opened:
         yield opened.schedules
 
@@ -65,7 +64,7 @@ def command() -> None:
 @json_option("Print a JSON array; times are ISO 8601, with their offset from UTC.")
 @_where_options
 def list_schedules(app: str | None, url: str, namespace: str, *, as_json: bool) -> None:
-    """List schedules: the rule, when each is due next, and the last instant that was fired.
+    """List schedules: when each is due next, and was fired last.
 
     Times are those of the time zone of the rule.
     """

@@ -28,7 +28,7 @@ class Promoter:
         self._timer: asyncio.TimerHandle | None = None
 
     def expect(self, seconds: float) -> None:
-        """Look again in so many seconds, if not before: a task will be due."""
+        """Look again in so many seconds, if not before: a task or a room will be due."""
         moment = self._loop.time() + seconds
         if moment < self._wake_at:
             self._rest()

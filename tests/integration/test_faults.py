@@ -715,11 +715,11 @@ CALLING = {
     called_off: ("cancel", "TIME", "SMEMBERS", "ZSCAN", "brief", "cancel#2", "XREVRANGE", "survey", "cancel#3"),
     unique: ("enqueue_all", *(f"enqueue_all#{nth}" for nth in range(2, 8)), "register_queues"),
     settled: ("settle_weight",),
-    redriven: ("TIME", "SMEMBERS", "XREVRANGE", "letters", "letters#2", "redrive", "XDEL"),
+    redriven: ("TIME", "SMEMBERS", "XREVRANGE", "page", "page#2", "redrive", "XDEL"),
     paused: ("pause", "register_queues", "SMEMBERS", "measure", "ZRANGE", "held", "DEL"),
     moved: (
         *("ZRANGE", "ZCARD", "ZRANGE#2", "depart_later", "departing", "arrive", "register_queues", "forward"),
-        *("XREVRANGE", "XINFO GROUPS", "XRANGE", "depart", "departing#2", "arrive#2", "forward#2"),
+        *("XREVRANGE", "XINFO GROUPS", "page", "depart", "departing#2", "arrive#2", "forward#2"),
     ),
 }
 # What is made when its worker is stopping already.

@@ -275,3 +275,24 @@ def test_a_move_ends_though_messages_keep_coming(q, other):
         play()
     assert 2 <= ended.value.value.moved < made
     assert len(q.entries(q.ready)) + ended.value.value.moved == made + 2
+
+
+def test_a_move_takes_few_large_messages_at_a_time(q, other):
+    """A page ends with the message that goes past a megabyte: neither the server nor the mover has to hold more."""
+    large = b'[["%s"],{}]' % (b"x" * 400_000)
+    q.run(calls.enqueue(q.queue, [Message(str(number), "t", "q", large) for number in range(7)]))
+    counts = []
+    assert move(q, counts.append) == (7, 0)
+    assert counts == [3, 6, 7]
+
+
+def test_what_is_brought_on_is_few_large_messages_at_a_time(q, other):
+    """So it is for delayed messages, whose departure carries nothing."""
+    large = b'[["%s"],{}]' % (b"x" * 400_000)
+    ids = [str(number) for number in range(7)]
+    q.run(calls.enqueue(q.queue, [Message(one, "t", "q", large, 3_600_000) for one in ids]))
+    assert q.run(moving.depart_later(q.queue, "other", ids)) == 7
+    assert len(q.run(moving.departing(q.queue, ids))) == 3
+    assert do(q, moving.carry(q.keys, q.queue)) == (7, 0)
+    assert q.run(calls.due(other, 10)).next_ms is not None
+    assert q.run(moving.members(q.queue.moving)) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamq.broker import calls, letters
+from streamq.broker import calls, letters, reads
 from streamq.errors import BrokerOutOfMemory, BrokerReset
 from streamq.lifecycle import State
 from streamq.message import Malformed, Message
@@ -46,7 +46,7 @@ def test_letters_are_read_in_pages(q, die):
     die(*map(str, range(100)))
     die(*map(str, range(100, 130)))
     first = read(q)
-    assert len(first) == letters.PAGE
+    assert len(first) == reads.PAGE
     rest = read(q, b"(" + first[-1].entry)
     assert [int(one.message.message.id) for one in [*first, *rest]] == list(range(130))
     assert read(q, b"(" + rest[-1].entry) == []
@@ -64,12 +64,12 @@ def test_a_part_is_read_by_its_times(q, die):
     assert [letter.entry for letter in read(q, two)] == [two, three]
     assert [letter.entry for letter in read(q, one, two)] == [one, two]
     assert read(q, b"(" + three) == []
-    assert q.run(letters.newest(q.queue.dead)) == three
+    assert q.run(reads.newest(q.queue.dead)) == three
 
 
 def test_where_nobody_died_there_is_nothing(q):
     assert read(q) == []
-    assert q.run(letters.newest(q.queue.dead)) is None
+    assert q.run(reads.newest(q.queue.dead)) is None
     assert q.run(letters.purge(q.queue, [b"1-1"])) == 0
 
 

@@ -16,8 +16,6 @@ local function line_up(rooms, rule, places, room, record, message)
   redis.call('ZADD', room, (last or 0) + 1, id)
   redis.call('HSET', rule, 'concurrency', 1, 'keeps', 1)
   redis.call('ZADD', rooms, 'LT', look_in(1000), member)
-  redis.call('HSET', record, 'state', 'held', 'task', task, 'args', args, 'at', now, 'waits', member)
-  if options ~= '' then redis.call('HSET', record, 'more', cjson.encode({ 'options', options })) end
-  if listening then tell(channels, queue, task, id, 'held', { reason = member }) end
+  write_held(record, member, channels, queue, id, task, args, options)
   return true
 end

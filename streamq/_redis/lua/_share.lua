@@ -16,8 +16,6 @@ local function share(rooms, rule, times, room, record, stream, message)
   redis.call('HSET', rule, 'concurrency', most, 'shares', 1)
   redis.call('HSET', times, key, string.format('%.6f', starts + 1 / message.share.weight))
   redis.call('ZADD', rooms, 'LT', now, member)
-  redis.call('HSET', record, 'state', 'held', 'task', task, 'args', args, 'at', now, 'waits', member)
-  if options ~= '' then redis.call('HSET', record, 'more', cjson.encode({ 'options', options })) end
-  if listening then tell(channels, queue, task, id, 'held', { reason = member }) end
+  write_held(record, member, channels, queue, id, task, args, options)
   return true
 end

@@ -1,5 +1,5 @@
 #!lua
--- Takes delayed messages off their queue, to be put on another, as depart does with those that are ready.
+-- Takes delayed messages off their queue, to be put on another, as depart does with those in streams.
 -- KEYS: delayed set, set of what is being moved, then a record for each message
 -- ARGV: name of the other queue, then the id of each message
 -- Returns how many were taken.

@@ -16,6 +16,7 @@
 --@include refuse
 --@include lock
 --@include look
+--@include held
 --@include line
 --@include share
 if #KEYS == 0 then return { {}, {}, {} } end

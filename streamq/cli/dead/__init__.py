@@ -12,19 +12,18 @@ import click
 from streamq.cli.dead.text import Table, as_dict, as_text, as_whole_dict
 from streamq.cli.options import (
     Age,
+    check_queues,
     in_one_line,
     json_option,
-    naming_the_server,
+    opened_app,
     print_any_text,
     progress,
     server_options,
-    settings_of,
     to_json,
 )
 from streamq.errors import ConfigError
 
 if TYPE_CHECKING:
-    from streamq.config import Settings
     from streamq.dead import DeadLetters, Redriven
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,21 +63,16 @@ def _filters(*, ids: tuple[str, ...], queue: tuple[str, ...], **others: Any) -> 
 
 
 @contextmanager
-def _opened(settings: Settings, filters: dict[str, Any]) -> Iterator[DeadLetters]:
+def _opened(url: str, namespace: str, filters: dict[str, Any]) -> Iterator[DeadLetters]:
     """Give the chosen letters.
 
     Raises:
         ConfigError: a filter cannot be used, or there is no queue of that name.
     """
-    from streamq.app import StreamQ  # noqa: PLC0415 - --help must answer quickly
-
-    with naming_the_server(settings), StreamQ(settings.url, namespace=settings.namespace) as app:
+    with opened_app(url, namespace) as app:
         chosen = app.dead_letters.where(**filters)
         if "queue" in filters:
-            known = [queue.name for queue in app.queues.list()]
-            for name in filters["queue"]:
-                if name not in known:
-                    raise ConfigError(f"there is no queue {name}; there are: {', '.join(known) or 'none yet'}")
+            check_queues(app, filters["queue"])
         yield chosen
 
 
@@ -110,7 +104,7 @@ def list_letters(url: str, namespace: str, *, as_json: bool, **choice: Any) -> N
     print_any_text()
     filters = _filters(**choice)
     count, table = 0, Table()
-    with _opened(settings_of(url, namespace), filters) as chosen:
+    with _opened(url, namespace, filters) as chosen:
         for count, letter in enumerate(chosen, start=1):
             if as_json:
                 click.echo(to_json(as_dict(letter)))
@@ -137,7 +131,7 @@ def show(one_id: str, url: str, namespace: str, *, as_json: bool) -> None:
     """
     print_any_text()
     found = False
-    with _opened(settings_of(url, namespace), {"ids": one_id}) as chosen:
+    with _opened(url, namespace, {"ids": one_id}) as chosen:
         for letter in chosen:
             if found and not as_json:
                 click.echo()
@@ -166,7 +160,7 @@ def redrive(url: str, namespace: str, *, everything: bool, reset: bool, new_ids:
     filters = _filters(**choice)
     _refuse_everything(filters, everything=everything)
     with (
-        _opened(settings_of(url, namespace), filters) as chosen,
+        _opened(url, namespace, filters) as chosen,
         progress("redriving", lambda: sum(1 for _ in chosen)) as tell,
     ):
         done = chosen.redrive(reset=reset, new_ids=new_ids, on_progress=tell)
@@ -189,7 +183,7 @@ def purge(url: str, namespace: str, *, everything: bool, yes: bool, **choice: An
     _refuse_everything(filters, everything=everything)
     if not yes and not sys.stdin.isatty():
         raise ConfigError("purge deletes for good: add --yes, for there is no terminal to ask at")
-    with _opened(settings_of(url, namespace), filters) as chosen:
+    with _opened(url, namespace, filters) as chosen:
         meant = chosen if yes else _confirmed(chosen)
         with progress("purging", lambda: sum(1 for _ in meant)) as tell:
             count = meant.purge(on_progress=tell)

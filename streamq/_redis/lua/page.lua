@@ -1,6 +1,6 @@
 #!lua flags=no-writes
--- Reads dead letters in their order, only so many as fit.
--- KEYS: dead letters
+-- Reads messages of a stream, or dead letters, in their order, only so many as fit.
+-- KEYS: stream
 -- ARGV: first entry (with a bracket before it: the one after), last entry, how many at most, bytes that are enough
 -- Returns the entries, each with its fields.
 --@include page
