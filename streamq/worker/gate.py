@@ -84,8 +84,9 @@ class Gate:
         return start
 
     def _stakes(self, run: Run) -> tuple[turns.Stake, ...]:
-        assert run.task is not None  # noqa: S101 - it is about to begin
         message = run.delivery.message
+        if run.task is None:
+            return ()
         rules = self._rules.get((message.queue, message.task))
         if rules is None:
             of_queue = self._queue_limits.get(message.queue)
@@ -102,7 +103,10 @@ class Gate:
 
     def _dropped(self, run: Run) -> None:
         message = run.delivery.message
-        members = [stake.member for stake in run.stakes if stake.rule.concurrency]
+        if run.stakes is not None:
+            members = [stake.member for stake in run.stakes if stake.rule.concurrency]
+        else:  # it has expired, say, before it asked: if it was woken, what is kept for it is others' again
+            members = [stake.member for stake in self._stakes(run)]
         if message.options and (key := turns.steering_of(message).ordering_key) is not None:
             members.append(turns.order_member(key))
         for member in members:
@@ -120,7 +124,7 @@ class Gate:
             try:
                 await self.tell()
                 if batch:
-                    replies = await self._rooms.admit([(run.delivery, run.stakes) for run, _, _ in batch])
+                    replies = await self._rooms.admit([(run.delivery, run.stakes or ()) for run, _, _ in batch])
             except BrokerError as error:
                 self._outage.noticed(error)
                 is_away = isinstance(error, (BrokerUnavailable, BrokerRefused))

@@ -23,7 +23,7 @@ class Run:
         cancelled: the task was cancelled.
         expires_ms: Redis time from which on it is not to begin any more, ms; 0: it may at any time.
         deadline: when its time limit is over, by the event loop's clock; 0 without a limit.
-        stakes: what it needs, or has, of limits of the fleet.
+        stakes: what it needs, or has, of limits of the fleet; None: it has not asked.
     """
 
     __slots__ = ("cancelled", "deadline", "delivery", "ended", "expires_ms", "handle", "lost", "stakes", "task")
@@ -36,7 +36,7 @@ class Run:
         self.lost = self.cancelled = False
         self.expires_ms = 0.0
         self.deadline = 0.0
-        self.stakes: tuple[Stake, ...] = ()
+        self.stakes: tuple[Stake, ...] | None = None
 
 
 class Holdings:
@@ -66,7 +66,7 @@ class Holdings:
     def drop(self, run: Run) -> None:
         """Hold a run no longer: it is committed, refused or given back."""
         self._runs.pop((run.delivery.stream, run.delivery.entry), None)
-        if (run.stakes or run.delivery.message.options) and self.on_drop is not None:
+        if (run.stakes or run.delivery.message.options or run.lost) and self.on_drop is not None:
             self.on_drop(run)
         self.nudge()
 

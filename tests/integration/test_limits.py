@@ -48,6 +48,24 @@ async def test_those_that_wait_are_woken_in_order(limited, connection):
     assert started == [result.id for result in results]
 
 
+async def test_the_place_of_one_that_has_expired_is_free_at_once(limited, connection):
+    """It was woken, and does not begin: those behind it need not wait until somebody looks, a second later for each."""
+    first = calls_of(limited.narrow, 2)
+    async with workers(limited):
+        await until(lambda: limited.running["narrow"] == 2)
+        over = calls_of(limited.narrow, 12, expires=0.05)
+        [live] = calls_of(limited.narrow, 1)
+        await until(lambda: live.status() is State.HELD)
+        loop = asyncio.get_running_loop()
+        all_over = loop.time() + 0.1
+        await until(lambda: loop.time() > all_over)
+        limited.may_end.set()
+        async with asyncio.timeout(3):
+            await ended([live])
+        await ended([*first, *over])
+    assert {result.status() for result in over} == {State.EXPIRED}
+
+
 async def test_no_more_run_at_a_time(limited, connection):
     """What waits is held: it is in no stream and has no worker; plain tasks go on."""
     results = calls_of(limited.narrow, 10)
