@@ -163,12 +163,21 @@ class _Child:
             say=job.say,
             gate=self._gate if has_limits else None,
         )
+        self._losses = Losses(
+            fleet,
+            self._holdings,
+            self._executor,
+            self._processes,
+            counters=self._counters,
+            cancel_lost=worker.cancel_lost,
+        )
         self._fetcher = Fetcher(
             fleet,
             self._executor,
             self._holdings,
             outage,
             gate=self._gate,
+            losses=self._losses,
             counters=self._counters,
             lease_seconds=worker.lease,
         )
@@ -186,14 +195,6 @@ class _Child:
             fleet, worker.queues, job.tasks.values(), job.started_ms + clock.offset_ms(), outage=outage
         )
         self._heartbeat = Heartbeat(fleet, self._executor, outage)
-        self._losses = Losses(
-            fleet,
-            self._holdings,
-            self._executor,
-            self._processes,
-            counters=self._counters,
-            cancel_lost=worker.cancel_lost,
-        )
         self._listener = Listener(job.settings, worker.queues, self._promoter, self._losses.cancelled)
         self._stacks = Stacks(self._holdings)
         reporter = Reporter(worker, self._executor, outage, self._counters)

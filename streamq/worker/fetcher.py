@@ -15,6 +15,7 @@ from streamq.message import Delivery, Malformed
 from streamq.worker.executor import Executor
 from streamq.worker.gate import Gate
 from streamq.worker.holdings import Holdings, Run
+from streamq.worker.losses import Losses
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 
@@ -45,12 +46,14 @@ class Fetcher:
         outage: Outage,
         *,
         gate: Gate,
+        losses: Losses,
         counters: Counters,
         lease_seconds: float,
     ) -> None:
         self._fleet = fleet
         self._holdings = holdings
         self._gate = gate
+        self._losses = losses
         self._executor = executor
         self._outage = outage
         self._counters = counters
@@ -103,6 +106,7 @@ class Fetcher:
     async def _attend(self, fetched: Fetched, runs: list[Run]) -> None:
         self._counters["fetched", ""] += len(runs)
         self._gate.fetched(runs)
+        self._losses.arrived(runs)
         if fetched.listening and runs:
             await self._announce(run.delivery for run in runs)
         self._executor.begin(runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 
 from streamq.broker.fleet import Fleet
 from streamq.errors import BrokerError
@@ -14,6 +15,8 @@ from streamq.worker.metrics import Counters
 from streamq.worker.processes import ProcessPool
 
 _log = logging.getLogger("streamq.worker")
+
+_UNKNOWN_MOST = 1000  # most of them are in other workers
 
 
 class Losses:
@@ -45,12 +48,24 @@ class Losses:
         self._counters = counters
         self._cancel_lost = cancel_lost
         self._asking: set[asyncio.Task[None]] = set()
+        self._unknown: dict[tuple[str, bytes], None] = {}  # what was cancelled and is not held, in order
 
     def cancelled(self, stream: str, entry: bytes) -> None:
         """Stop the run of a task of which was told that it was cancelled."""
         run = self._holdings.get(stream, entry)
-        if run is not None and not run.ended and not run.cancelled:
+        if run is None:
+            self._unknown[stream, entry] = None
+            if len(self._unknown) > _UNKNOWN_MOST:
+                del self._unknown[next(iter(self._unknown))]
+        elif not run.ended and not run.cancelled:
             self._stop(run)
+
+    def arrived(self, runs: Iterable[Run]) -> None:
+        """Stop those that were cancelled while they were on their way to this worker."""
+        if self._unknown:
+            for run in runs:
+                if self._unknown.pop((run.delivery.stream, run.delivery.entry), False) is None:
+                    self._stop(run)
 
     def lost(self, stream: str, entry: bytes) -> None:
         """Find out why a message is no longer this worker's, and do what follows."""

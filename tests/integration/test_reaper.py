@@ -137,6 +137,9 @@ class Begun(list):
     def fetched(self, _runs):
         """Stand for what has others wait, too; nobody waits."""
 
+    def arrived(self, _runs):
+        """Stand for what knows what was cancelled; nothing was."""
+
     def begin(self, runs):
         self += [run.delivery.message.id for run in runs]
 
@@ -146,7 +149,9 @@ async def test_what_lay_unread_and_is_anothers_is_not_begun(any_server, basic, f
     blocked = await fleets("blocked")
     blocked._block_ms = 5000
     begun, counters = Begun(), Counters()
-    fetcher = Fetcher(blocked, begun, begun.holdings, Outage(), gate=begun, counters=counters, lease_seconds=0.0)
+    fetcher = Fetcher(
+        blocked, begun, begun.holdings, Outage(), gate=begun, losses=begun, counters=counters, lease_seconds=0.0
+    )
     fetching = asyncio.create_task(fetcher.run())
     await asyncio.to_thread(until, lambda: b"xreadgroup" in connection.client.execute_command("CLIENT", "LIST"))
     first, second = basic.app.enqueue_many([basic.add.s(1, 1), basic.add.s(2, 2)])
@@ -203,7 +208,9 @@ async def test_what_lay_unread_is_not_abandoned(any_server, basic, fleets, conne
         return await keep(deliveries)
 
     fleet.keep = keep_after_a_sweep
-    fetcher = Fetcher(fleet, begun, begun.holdings, Outage(), gate=begun, counters=Counters(), lease_seconds=0.0)
+    fetcher = Fetcher(
+        fleet, begun, begun.holdings, Outage(), gate=begun, losses=begun, counters=Counters(), lease_seconds=0.0
+    )
     fetching = asyncio.create_task(fetcher.run())
     await asyncio.to_thread(until, lambda: begun)
     await fetcher.stop()

@@ -162,7 +162,7 @@ def test_sigquit_prints_every_stack_and_ends_at_once(heavy, start_worker, there)
     assert "Current thread 0x" in worker.log
     assert 'streamq/worker/lease.py"' in worker.log
     stack = worker.log.split(f"task tests.apps.heavy.until_there {result.id}:")[1]
-    assert "await asyncio.sleep(0.01)" in stack
+    assert 'tests/apps/heavy.py"' in stack
     assert result.status() is State.QUEUED
     assert result.record().deaths == 0
     result.forget()

@@ -315,6 +315,18 @@ def test_few_of_those_that_take_turns_are_in_a_stream(q, rooms):
     q.redis("DEL", q.queue.rooms, *q.queue.room(turns.FAIR))
 
 
+def test_the_last_that_take_turns_leave_no_places(q, rooms):
+    """Nobody waits any more when they are fetched, so nobody would look; also while they still run."""
+    rooms.member = turns.FAIR
+    messages = [Message(f"{n:03}", "shop.buy", "q", b"[]", terms=Terms(share=Share("a"))) for n in range(60)]
+    q.run(batch.enqueue_all(q.keys, messages))
+    rooms.sweep()
+    fetched = q.fetch(stream=q.returned)
+    assert len(fetched) == 10
+    rooms.leave(*(one.message.id for one in fetched))
+    assert not q.redis("EXISTS", q.queue.rooms, *q.queue.room(turns.FAIR))
+
+
 @pytest.mark.parametrize("delay_ms", [60_000, -4_000_000_000_000])
 def test_what_comes_later_waits_for_its_time_and_no_turn(q, rooms, delay_ms):
     """Also when so many are there that others take turns; one whose time has passed is one of those."""

@@ -8,6 +8,7 @@ import logging
 import math
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,11 +19,35 @@ from streamq.worker import outage as outage_module
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import Pace
 from streamq.worker.logs import _TEXT, _JsonFormatter, _TaskFilter, configure
+from streamq.worker.losses import Losses
+from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
 
 
 def held(n: int, stream: str = "s") -> Run:
     return Run(Delivery(Message(str(n), "shop.buy", "q", b'["hunter2"]'), stream, b"1-%d" % n, 0, 1), None)
+
+
+# ---- what is cancelled
+
+
+def test_what_was_cancelled_on_its_way_to_the_worker_does_not_begin():
+    """The news of it can be faster than the message itself."""
+    holdings, stopped = Holdings(), []
+    executor = SimpleNamespace(stop=stopped.append)
+    losses = Losses(None, holdings, executor, None, counters=Counters(), cancel_lost=True)
+    losses.cancelled("s", b"1-2")
+    for n in range(2_000):
+        losses.cancelled("other", b"%d-1" % n)
+        if n == 1_500:  # what was told long ago has been forgotten meanwhile
+            losses.cancelled("s", b"1-2")
+    first, second = held(1), held(2)
+    losses.arrived([first, second])
+    assert stopped == [second]
+    assert second.lost
+    assert not first.lost
+    losses.arrived([held(2)])
+    assert stopped == [second], "news are for one delivery"
 
 
 # ---- pace

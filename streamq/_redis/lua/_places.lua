@@ -5,9 +5,11 @@ local function known(record, ...)
 end
 
 local function read_rule(rule, member)
-  local said = redis.call('HMGET', rule, 'pace', 'burst', 'concurrency', 'keeps', 'shares')
+  local said = redis.call('HMGET', rule, 'pace', 'burst', 'concurrency', 'keeps')
   local pace, burst, concurrency = tonumber(said[1] or 0), tonumber(said[2] or 1), tonumber(said[3] or 0)
-  return { member = member, pace = pace, burst = burst, concurrency = concurrency, keeps = said[4], shares = said[5] }
+  -- What the rule of a room says of limits goes with its last task; of whom there are shares is known by its name.
+  local shares = member == 'fair'
+  return { member = member, pace = pace, burst = burst, concurrency = concurrency, keeps = said[4], shares = shares }
 end
 
 local function free_place(places, stream, group, record, id, shares)
