@@ -378,7 +378,7 @@ SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "hol
 SHARED |= {"line_up": 5, "share": 6, "write_held": 1}
 SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 3, "hold": 3, "wake": 3, "wake_all": 3}
 SHARED |= {"free_place": 2, "known": 1, "read_rule": 1}
-SHARED |= {"replace": 2, "put_off": 1, "page": 1, "remove": 1}
+SHARED |= {"replace": 2, "put_off": 1, "page": 1, "remove": 1, "open": 1}
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -13,7 +13,7 @@ local function unstow(record, id, first, group, place)
   place = place or level_of(options)
   local stream = KEYS[first + (tonumber(place) or 0)]
   -- What can fail comes first: a script that fails is not rolled back.
-  if redis.call('EXISTS', stream) == 0 then redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end
+  open(stream, group)
   local entry = redis.call('XADD', stream, '*', 'id', id, 'fence', fence or '0', 'at', at or now, unpack(fields))
   redis.call('HSET', record, 'state', 'queued', 'entry', entry)
   redis.call('HDEL', record, 'args', 'at', 'more', 'first', 'stream')

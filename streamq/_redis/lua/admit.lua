@@ -5,6 +5,7 @@
 -- ARGV: group, event channels, queue, then for each delivery: entry, fence, id, ms of enqueue, number of limits, and
 --       for each of them: its member of the rooms, ms for a unit (0: no rate), burst, concurrency (0: any), units
 -- Returns for each delivery: -1 if it may begin, -2 if it is another's by now, else ms until its room is looked at.
+--@include now
 --@include events
 --@include look
 --@include stow

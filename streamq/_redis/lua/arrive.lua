@@ -6,6 +6,7 @@
 -- ARGV: event channels, queue, name of the other queue, then for each message: id, due time, number of words, the words
 --       of its record
 -- Returns the positions of those whose id is that of another task here.
+--@include now
 --@include events
 local delayed, channels, queue, from = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local conflicts, at = {}, 4

@@ -4,6 +4,7 @@
 -- ARGV: group, event channels, queue, done channels, worker, ms to keep records, entry, reason, error,
 --       and with a record: fence (empty: whatever it is), id, task
 -- Returns 1 if it was moved, 0 if it was gone or belongs to another.
+--@include now
 --@include events
 --@include settle
 --@include dead

@@ -7,6 +7,7 @@
 --       then for each task: id, what its record calls the stream
 -- Returns for each task: 1 if it is cancelled, now or before; 0 if not, because it has ended, is not known, or is left
 -- to a worker; or what its record calls the stream, if that is not the stream that was given.
+--@include now
 --@include events
 --@include settle
 local delayed = KEYS[1]

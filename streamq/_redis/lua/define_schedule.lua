@@ -6,10 +6,9 @@
 -- ARGV: name, definition, next instant, the time at which the worker was started whose code declares it (nothing: it
 --       was added at run time), ms after which a declaration that no worker repeats counts no more
 -- Returns 1 if that is new, 0 if not, -1 if it is declared but was to be added, or the other way round.
+--@include now
 local upcoming, definitions, declared = KEYS[1], KEYS[2], KEYS[4]
 local name, definition, after, since, stale = unpack(ARGV)
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local known = redis.call('HGET', definitions, name)
 local declaration = redis.call('HGET', declared, name)
 local active = redis.call('ZSCORE', upcoming, name)

@@ -5,8 +5,7 @@
 -- ARGV: how many at most of each
 -- Returns the ms until the next one is due (-1: there is none), 1 if the queue is paused, 1 if something is being
 -- moved, the levels whose streams are there, the ids of tasks that are due, and the members of rooms.
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
+--@include now
 local paused, moving, levels = redis.call('EXISTS', KEYS[3]), redis.call('EXISTS', KEYS[4]), {}
 for i = 5, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 1 then levels[#levels + 1] = i - 5 end

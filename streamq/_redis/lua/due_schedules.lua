@@ -4,9 +4,8 @@
 -- ARGV: how many to pass over, how many at most
 -- Returns the time, the ms until the next one is due (-1: there is none), then of each one that is its name, instant,
 -- definition and declaration.
+--@include now
 local upcoming, definitions, declared = KEYS[1], KEYS[2], KEYS[4]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local due = redis.call('ZRANGEBYSCORE', upcoming, '-inf', now, 'WITHSCORES', 'LIMIT', ARGV[1], ARGV[2])
 local next_one = redis.call('ZRANGEBYSCORE', upcoming, now + 1, '+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 local reply = { now, next_one[2] and next_one[2] - now or -1 }

@@ -10,9 +10,11 @@
 -- one, of the task that is there: their own if it was known (then the reply that said that the queue is new may have
 -- got lost), or the holder of their lock; and of messages whose lock may be held, position and what the lock holds:
 -- then nothing was put.
+--@include now
 --@include events
 --@include level
 --@include put
+--@include open
 --@include refuse
 --@include lock
 --@include look
@@ -50,10 +52,7 @@ for n, message in ipairs(messages) do
   local at, lock_at, holder_at = message.at, message.at + (message.lock and message.lock.place or 0), message.holder_at
   local stream, delayed, record, lock = KEYS[at], KEYS[at + 1], KEYS[at + 2], KEYS[lock_at]
   local channels, queue, id, task, args, delay, options = unpack(ARGV, message.word, message.word + 6)
-  if redis.call('EXISTS', stream) == 0 then
-    redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM')
-    noted[#noted + 1] = n - 1
-  end
+  if open(stream, group) then noted[#noted + 1] = n - 1 end
   delay = tonumber(delay)
   local line_at = message.at + (message.line and message.line.place or 0)
   local rooms, rule, places, room = KEYS[line_at], KEYS[line_at + 1], KEYS[line_at + 2], KEYS[line_at + 3]

@@ -5,6 +5,7 @@
 -- ARGV: group, event channels, queue, done channels, worker, ms to keep records,
 --       then for each outcome: entry, fence, state, body, id, task
 -- Returns the positions of the outcomes that were refused.
+--@include now
 --@include events
 --@include settle
 local stream = KEYS[1]

@@ -3,9 +3,8 @@
 -- know only this queue; one that could not arrive comes back.
 -- KEYS: set of what is being moved, delayed set, then a record for each message
 -- ARGV: ms to keep such records after the task was due, then for each message: id, 1 if it has arrived
+--@include now
 local moving, delayed, ttl = KEYS[1], KEYS[2], ARGV[1]
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 3, #KEYS do
   local record, id, has_arrived = KEYS[i], ARGV[2 * i - 4], ARGV[2 * i - 3] == '1'
   local due = redis.call('ZSCORE', moving, id)

@@ -7,15 +7,15 @@
 -- ARGV: group, event channels, queue, done channels, ms to keep records, owner, how the owner died (empty: it did not,
 --       or had not begun), deaths that are too many, error of a task that had so many, then for each entry: entry, id
 -- Returns how many were given back, and how many went to the dead letters.
+--@include now
 --@include events
 --@include settle
 --@include dead
+--@include open
 local stream, returned, dead = KEYS[1], KEYS[2], KEYS[3]
 local group, channels, queue, done, ttl, owner, died, too_many, failure = unpack(ARGV, 1, 9)
 local given, buried = 0, 0
-if redis.call('EXISTS', returned) == 0 then
-  redis.call('XGROUP', 'CREATE', returned, group, '0', 'MKSTREAM')
-end
+open(returned, group)
 
 local function bury(record, entry, id, task, fields, deaths)
   write_dead(dead, 'its worker died ' .. deaths .. ' times: ' .. died, owner, entry, failure, fields)

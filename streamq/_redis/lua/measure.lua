@@ -6,10 +6,10 @@
 -- Returns the time in ms, how many are delayed, how many are dead, 1 if the queue is paused, how many are being moved,
 -- then for each stream: how many entries it has, how many of them are pending, how many it ever had, and its first
 -- entry; nothing of one that is not there.
-local time = redis.call('TIME')
+--@include now
 local delayed, dead = redis.call('ZCARD', KEYS[1]), redis.call('XLEN', KEYS[2])
 local paused, moving = redis.call('EXISTS', KEYS[3]), redis.call('ZCARD', KEYS[4])
-local reply = { time[1] * 1000 + math.floor(time[2] / 1000), delayed, dead, paused, moving }
+local reply = { now, delayed, dead, paused, moving }
 local function named(words)
   local found = {}
   for i = 1, #words, 2 do found[words[i]] = words[i + 1] end

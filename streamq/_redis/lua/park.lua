@@ -5,6 +5,7 @@
 -- ARGV: group, event channels, queue, worker,
 --       then for each delivery: entry, fence, id, ms to wait, reason, attempt it will be, error (empty: it is no retry)
 -- Returns the positions of the deliveries that are another's by now.
+--@include now
 --@include events
 --@include stow
 local stream, delayed = KEYS[1], KEYS[2]

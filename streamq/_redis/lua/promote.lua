@@ -3,8 +3,10 @@
 -- KEYS: delayed set, the streams of the levels from 0, then a record for each task
 -- ARGV: group, event channels, queue, then the id of each task
 -- Returns how many were moved.
+--@include now
 --@include events
 --@include level
+--@include open
 --@include unstow
 local delayed, group, channels, queue = KEYS[1], ARGV[1], ARGV[2], ARGV[3]
 local moved = 0

@@ -6,8 +6,10 @@
 -- ARGV: group, event channels, queue, 'reset' to begin the counts anew or 'keep',
 --       then for each letter: entry, id (another than its own makes a new task of it)
 -- Returns how many were moved, and how many stay because their id is that of a task that is not dead.
+--@include now
 --@include events
 --@include level
+--@include open
 local dead = KEYS[1]
 local group, channels, queue, counts = unpack(ARGV, 1, 4)
 local moved, conflicts = 0, 0
@@ -28,7 +30,7 @@ local function redrive(record, letter, id, found)
   end
   local level = level_of(known.options)
   local stream = KEYS[2 + level]
-  if redis.call('EXISTS', stream) == 0 then redis.call('XGROUP', 'CREATE', stream, group, '0', 'MKSTREAM') end
+  open(stream, group)
   local function add(name, value, to)
     if value then to[#to + 1], to[#to + 2] = name, value end
   end

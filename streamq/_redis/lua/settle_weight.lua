@@ -3,7 +3,7 @@
 -- KEYS: rooms, record, rate
 -- ARGV: member of the rooms, fence, ms for a unit, units it began with, units that it was
 -- Returns 1, or 0 if the run is another's by now, or has ended.
---@include events
+--@include now
 local rooms, record, rate = KEYS[1], KEYS[2], KEYS[3]
 local member, fence, pace, reserved, units = unpack(ARGV)
 local state, current, said = unpack(redis.call('HMGET', record, 'state', 'fence', 'settled:' .. member))

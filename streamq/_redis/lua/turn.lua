@@ -5,9 +5,11 @@
 -- ARGV: group, event channels, queue, then for each room: its member of the rooms, the number of tasks that may have
 --       places, the number of those that may wait, and the ids of both
 -- Returns the ms until one of these rooms is to be looked at again; -1: none.
+--@include now
 --@include events
 --@include look
 --@include level
+--@include open
 --@include unstow
 --@include limit
 --@include places

@@ -4,7 +4,7 @@
 -- KEYS: rooms, then for each room: places, room
 -- ARGV: how many of those that wait, then for each room its member of the rooms
 -- Returns for each room the ids of both; nothing for one whose time has not come.
---@include events
+--@include now
 local rooms, found = KEYS[1], {}
 for i = 2, #ARGV do
   local key = 2 * i - 2
