@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TypeVar
 
 from streamq.broker.caller import Broker
+from streamq.checks import is_whole
 from streamq.config import Durability
 from streamq.errors import ConfigError
 from streamq.message import Message
@@ -26,7 +27,7 @@ def check_chunk_size(size: int) -> int:
     Raises:
         ConfigError: it is no whole number of 1 or more.
     """
-    if not isinstance(size, int) or isinstance(size, bool) or size < 1:
+    if not is_whole(size) or size < 1:
         raise ConfigError(f"chunk_size must be a whole number of 1 or more, not {size!r}")
     return size
 

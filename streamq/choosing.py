@@ -6,6 +6,7 @@ import math
 import re
 from datetime import datetime
 
+from streamq.checks import is_number
 from streamq.errors import ConfigError
 
 
@@ -27,8 +28,8 @@ def checked_time(name: str, time: float | datetime) -> float | datetime:
     Raises:
         ConfigError: it is neither.
     """
-    is_number = isinstance(time, (int, float)) and not isinstance(time, bool) and 0 <= time < math.inf
-    if not is_number and not (isinstance(time, datetime) and time.tzinfo):
+    is_age = is_number(time) and 0 <= time < math.inf
+    if not is_age and not (isinstance(time, datetime) and time.tzinfo):
         raise ConfigError(f"{name} must be 0 or more seconds, or a datetime with its time zone, not {time!r}")
     return time
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, cast, get_args
 
+from streamq.checks import is_whole
 from streamq.errors import ConfigError
 from streamq.limits import Limit, check_queue_limits
 
@@ -68,7 +69,7 @@ def check_priority(priority: int) -> int:
     Raises:
         ConfigError: it is no whole number from 0 to 9.
     """
-    if not isinstance(priority, int) or isinstance(priority, bool) or priority not in LEVELS:
+    if not is_whole(priority) or priority not in LEVELS:
         raise ConfigError(f"priority must be a whole number from 0 to {LEVELS[-1]}, larger first, not {priority!r}")
     return priority
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NoReturn, Protocol
 
+from streamq.checks import is_number
 from streamq.errors import ConfigError, NoCurrentTask, RetryRequested, TaskRejected
 from streamq.message import Delivery
 from streamq.sending import read_steering
@@ -119,8 +120,7 @@ class Context:
             RetryRequested: always; let it pass.
             ConfigError: the countdown cannot be used.
         """
-        is_number = isinstance(countdown, (int, float)) and not isinstance(countdown, bool)
-        if countdown is not None and not (is_number and 0 <= countdown < float("inf")):
+        if countdown is not None and not (is_number(countdown) and 0 <= countdown < float("inf")):
             raise ConfigError(f"countdown must be 0 or more seconds, not {countdown!r}")
         if reason is None:
             raise RetryRequested(countdown)

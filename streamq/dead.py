@@ -14,6 +14,7 @@ from streamq._redis.scripts import Call
 from streamq.broker import calls, letters, reads
 from streamq.broker.caller import Broker
 from streamq.broker.walking import afollow, follow
+from streamq.checks import is_whole
 from streamq.choosing import checked_time, compiled, moment_ms
 from streamq.config import check_name, check_task_id
 from streamq.errors import ConfigError
@@ -119,7 +120,7 @@ class DeadLetters:
             if time is not None:
                 given[name] = checked_time(name, time)
         if limit is not None:
-            if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
+            if not is_whole(limit) or limit < 1:
                 raise ConfigError(f"limit must be a whole number of 1 or more, not {limit!r}")
             given["limit"] = limit
         return DeadLetters(self._broker, replace(self._choice, **given))

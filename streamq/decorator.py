@@ -9,6 +9,7 @@ from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
 
 from streamq.broker.caller import Broker
+from streamq.checks import is_number
 from streamq.config import DEFAULT_LEVEL, DEFAULT_QUEUE, check_priority
 from streamq.context import Context
 from streamq.errors import ConfigError, TaskNameClash
@@ -256,8 +257,7 @@ def _check(options: TaskOptions) -> None:
         raise ConfigError(f"task name {options.name!r} cannot be used: no spaces, ':', '*', '?', brackets or braces")
     for name in ("timeout", "hard_timeout"):
         value = getattr(options, name)
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (is_number and 0 < value <= _LONGEST_SECONDS):
+        if value is not None and not (is_number(value) and 0 < value <= _LONGEST_SECONDS):
             raise ConfigError(f"task {options.name}: {name} must be more than 0 seconds, at most a year, not {value!r}")
     if options.timeout is not None and options.hard_timeout is not None and options.timeout >= options.hard_timeout:
         raise ConfigError(f"task {options.name}: hard_timeout must be more than timeout")

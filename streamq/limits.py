@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from streamq.checks import is_number, is_whole
 from streamq.errors import ConfigError
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(\d+(?:\.\d+)?)?([smhd])")
@@ -74,9 +75,9 @@ class Limit:
         elif self.burst is not None or self.weight is not None:
             raise ConfigError("burst and weight are for a limit with a rate")
         number = self.concurrency
-        if number is not None and (not isinstance(number, int) or isinstance(number, bool) or number < 1):
+        if number is not None and (not is_whole(number) or number < 1):
             raise ConfigError(f"concurrency must be a whole number of 1 or more, not {number!r}")
-        if self.burst is not None and not (_is_number(self.burst) and 1 <= self.burst < float("inf")):
+        if self.burst is not None and not (is_number(self.burst) and 1 <= self.burst < float("inf")):
             raise ConfigError(f"burst must be a number of 1 or more, not {self.burst!r}")
         for what, of in (("by", self.by), ("weight", self.weight)):
             if of is not None and not isinstance(of, str) and not callable(of):
@@ -168,10 +169,6 @@ def check_queue_limits(limits: Mapping[str, Limit]) -> None:
             raise ConfigError(f"queue_limits: the limit of queue {queue} can have no by, weight or name")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
 def _check_limit_name(name: str) -> None:
     if not isinstance(name, str) or not name or not name.isprintable() or any(c in _UNNAMEABLE for c in name):
         raise ConfigError(f"limit name {name!r} cannot be used: no spaces, ':', '*', '?', brackets or braces")
@@ -217,7 +214,7 @@ def claims_of(
             continue
         key = "" if limit.by is None else key_of(limit.by, arguments)
         weight = 1.0 if limit.weight is None else value_of(limit.weight, arguments)
-        if not isinstance(weight, (int, float)) or isinstance(weight, bool) or not 0 < weight < float("inf"):
+        if not is_number(weight) or not 0 < weight < float("inf"):
             raise ConfigError(f"{task}(): the weight for limit {limit.name} must be a number over 0, not {weight!r}")
         if weight > limit.most_units:
             raise ConfigError(
@@ -234,7 +231,7 @@ def weighed_limit(task: str, limits: Sequence[Limit], units: float, name: str | 
     Raises:
         ConfigError: there is no such limit, or more than one, or units are no number.
     """
-    if not _is_number(units) or not 0 <= units < float("inf"):
+    if not is_number(units) or not 0 <= units < float("inf"):
         raise ConfigError(f"settle() of task {task}: units must be a number of 0 or more, not {units!r}")
     found = [one for one in limits if one.weight is not None and name in (None, one.name)]
     if len(found) != 1:

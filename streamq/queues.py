@@ -10,6 +10,7 @@ from streamq.broker import calls, moving, pausing, reads
 from streamq.broker.caller import Broker
 from streamq.broker.moving import Moved
 from streamq.broker.walking import Steps, acomplete, complete
+from streamq.checks import is_number
 from streamq.config import check_name
 from streamq.errors import ConfigError
 
@@ -145,8 +146,7 @@ class Queues:
     # ---- what both forms share
 
     def _look(self, over: float | None) -> Steps[Infos]:
-        is_number = isinstance(over, (int, float)) and not isinstance(over, bool)
-        if over is not None and not (is_number and 0 < over < math.inf):
+        if over is not None and not (is_number(over) and 0 < over < math.inf):
             raise ConfigError(f"over must be more than 0 seconds, not {over!r}")
         keys = self._broker.keys
         names = yield calls.queue_names(keys)

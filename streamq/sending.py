@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, TypedDict
 
+from streamq.checks import is_number
 from streamq.config import CENTURY_SECONDS, DEFAULT_LEVEL, Durability
 from streamq.errors import ConfigError
 from streamq.limits import Limit, Of, check_key, claims_of, key_of
@@ -113,8 +114,7 @@ def expiry_of(expires: float | datetime | None) -> Steering:
 
 
 def _span_ms(name: str, seconds: float) -> int:
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not (is_number and 0 <= seconds <= CENTURY_SECONDS):
+    if not (is_number(seconds) and 0 <= seconds <= CENTURY_SECONDS):
         kind = " or a datetime with its time zone" if name == "expires" else ""
         raise ConfigError(f"{name} must be 0 or more seconds{kind}, and less than a century, not {seconds!r}")
     return math.ceil(round(seconds * 1000, 6))  # never early, also where a float is a little less than it seems

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from streamq.checks import is_number
 from streamq.config import CENTURY_SECONDS
 from streamq.errors import ConfigError
 from streamq.message import Lock
@@ -63,8 +64,7 @@ def by(
     if while_ is not None and while_ not in get_args(While):
         raise ConfigError(f"by(while_=...) must be one of {', '.join(get_args(While))}, not {while_!r}")
     for name, value in {"ttl": ttl, "seconds": seconds, "max_wait": max_wait}.items():
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if value is not None and not (is_number and _SHORTEST_SECONDS <= value <= CENTURY_SECONDS):
+        if value is not None and not (is_number(value) and _SHORTEST_SECONDS <= value <= CENTURY_SECONDS):
             raise ConfigError(
                 f"by({name}=...) must be {_SHORTEST_SECONDS} or more seconds, and less than a century, not {value!r}"
             )

@@ -25,6 +25,7 @@ from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from streamq.checks import is_number
 from streamq.errors import ConfigError
 
 _LEAST_MS = 100
@@ -174,7 +175,7 @@ def every(*, hours: float = 0, minutes: float = 0, seconds: float = 0, jitter: f
         ConfigError: one of them cannot be used.
     """
     for name, value in {"hours": hours, "minutes": minutes, "seconds": seconds, "jitter": jitter}.items():
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < float("inf"):
+        if not is_number(value) or not 0 <= value < float("inf"):
             raise ConfigError(f"{name} of every() must be a number of 0 or more, not {value!r}")
     interval_ms, jitter_ms = round(1000 * (3600 * hours + 60 * minutes + seconds)), round(1000 * jitter)
     if not _LEAST_MS <= interval_ms <= _MOST_MS:
