@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from streamq.broker.caller import Broker
-from streamq.broker.cancels import Canceller, Seen, Walk, count, walk
-from streamq.broker.walking import afollow, follow
+from streamq.broker.cancels import Canceller, Seen, count, walk
+from streamq.broker.walking import Steps, acomplete, complete
 from streamq.choosing import checked_time, compiled, moment_ms
 from streamq.config import check_name
 from streamq.errors import ConfigError
@@ -74,9 +74,9 @@ class Cancellation:
         self._broker = broker
         self._choice = choice
 
-    def _walk(self) -> Walk:
+    def _cancel(self, on_progress: Callable[[int], None] | None) -> Steps[int]:
         deal = Canceller(self._broker.keys.done, self._broker.ttl_ms, running=self._choice.running)
-        return walk(self._broker.keys, self._choice.queues, self._choice.fits, deal)
+        return walk(self._broker.keys, self._choice.queues, self._choice.fits, deal, on_progress)
 
     def count(self) -> int:
         """Count the tasks that are meant, those that workers have with them, and leave them alone.
@@ -84,8 +84,7 @@ class Cancellation:
         Raises:
             BrokerError: Redis cannot be asked.
         """
-        steps = walk(self._broker.keys, self._choice.queues, self._choice.fits, count)
-        return _last(follow(self._broker.sync, steps), None)
+        return complete(self._broker.sync, walk(self._broker.keys, self._choice.queues, self._choice.fits, count))
 
     def run(self, on_progress: Callable[[int], None] | None = None) -> int:
         """Cancel; returns how many were. `on_progress` is called with how many are so far, after each step.
@@ -93,24 +92,8 @@ class Cancellation:
         Raises:
             BrokerError: Redis does not do what is asked. What was cancelled stays so.
         """
-        return _last(follow(self._broker.sync, self._walk()), on_progress)
+        return complete(self._broker.sync, self._cancel(on_progress))
 
     async def arun(self, on_progress: Callable[[int], None] | None = None) -> int:
         """Cancel, as `run` does."""
-        return await _alast(afollow(self._broker.on_loop, self._walk()), on_progress)
-
-
-def _last(counts: Iterator[int], on_progress: Callable[[int], None] | None) -> int:
-    total = 0
-    for total in counts:
-        if on_progress:
-            on_progress(total)
-    return total
-
-
-async def _alast(counts: AsyncIterator[int], on_progress: Callable[[int], None] | None) -> int:
-    total = 0
-    async for total in counts:
-        if on_progress:
-            on_progress(total)
-    return total
+        return await acomplete(self._broker.on_loop, self._cancel(on_progress))

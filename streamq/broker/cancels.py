@@ -95,8 +95,6 @@ def _number(text: bytes) -> int:
     return int(text) if text.isdigit() else 0
 
 
-# A walk gives calls, which are answered, and how many tasks it has dealt with so far.
-Walk = Generator[Call[Any] | int, Any, None]
 Deal = Callable[[QueueKeys, Sequence[Place]], Generator[Call[Any], Any, int]]
 
 
@@ -135,8 +133,16 @@ def cancel_one(keys: Keys, queue: str, task_id: str, ttl_ms: int) -> Steps[bool]
     return found == 1
 
 
-def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bool], deal: Deal) -> Walk:
+def walk(
+    keys: Keys,
+    names: Sequence[str] | None,
+    fits: Callable[[Seen, int], bool],
+    deal: Deal,
+    on_progress: Callable[[int], object] | None = None,
+) -> Steps[int]:
     """Go through what waits in some queues, or in all, and deal with what fits, given Redis time in ms.
+
+    Returns how many were dealt with; `on_progress` is called with how many are so far, after each step.
 
     Messages go from outside to the streams, and from there to that of the returned ones, so that those which do
     meanwhile are met again. What is enqueued from now on is left alone.
@@ -147,32 +153,39 @@ def walk(keys: Keys, names: Sequence[str] | None, fits: Callable[[Seen, int], bo
     def meant(seen: Seen) -> bool:
         return seen.enqueued_ms <= now_ms and fits(seen, now_ms)
 
+    def settle(queue: QueueKeys, places: Sequence[Place]) -> Steps[None]:
+        nonlocal total
+        total += yield from deal(queue, places)
+        if on_progress:
+            on_progress(total)
+
     for queue in map(keys.queue, (yield calls.queue_names(keys)) if names is None else names):
-        total = yield from _outside(queue, queue.delayed, total, meant, deal)
+        yield from _outside(queue, queue.delayed, meant, settle)
         for member in (yield from _all(queue.rooms)):
-            total = yield from _outside(queue, queue.room(member)[-1], total, meant, deal)
+            yield from _outside(queue, queue.room(member)[-1], meant, settle)
         for name, stream in queue.named_streams:
             first, last = b"-", (yield reads.newest(stream)) or b"-"
             while found := (yield survey(stream, first, last)):
                 first = b"(" + found[-1][0]
-                places = [Place(one.task_id, name) for _, one in found if one.task_id and meant(one)]
-                total += yield from deal(queue, places)
-                yield total
+                yield from settle(queue, [Place(one.task_id, name) for _, one in found if one.task_id and meant(one)])
+    return total
 
 
 def _outside(
-    queue: QueueKeys, waiting: str, total: int, meant: Callable[[Seen], bool], deal: Deal
-) -> Generator[Call[Any] | int, Any, int]:
-    """Deal with tasks whose ids are in a sorted set, and whose messages in their records; returns the new total."""
+    queue: QueueKeys,
+    waiting: str,
+    meant: Callable[[Seen], bool],
+    settle: Callable[[QueueKeys, Sequence[Place]], Steps[None]],
+) -> Steps[None]:
+    """Deal with tasks whose ids are in a sorted set, and whose messages in their records."""
     cursor = b"0"
     while True:
         cursor, ids = yield scan(waiting, cursor)
         for start in range(0, len(ids), reads.PAGE):
             seen = yield brief(queue, ids[start : start + reads.PAGE])
-            total += yield from deal(queue, [Place(one.task_id) for one in seen if meant(one)])
-            yield total
+            yield from settle(queue, [Place(one.task_id) for one in seen if meant(one)])
         if cursor == b"0":
-            return total
+            return
 
 
 def _all(ids: str) -> Generator[Call[Any], Any, list[str]]:
