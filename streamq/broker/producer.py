@@ -7,19 +7,24 @@ import os
 import secrets
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Any, TypeVar
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
+from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import check_url
 from streamq.broker import bulk, calls
-from streamq.broker.batch import clarified, enqueue_all, have_terms
+from streamq.broker.batch import Put, clarified, enqueue_all, have_terms
 from streamq.broker.durability import confirmation, require
+from streamq.broker.walking import Steps, acomplete, complete
 from streamq.config import DEFAULT_LEVEL, Durability, Settings, check_durability
 from streamq.errors import BrokerError, NotDurable
 from streamq.message import Message
 from streamq.sending import level_of
+
+T = TypeVar("T")
 
 
 class Producer:
@@ -114,57 +119,88 @@ class Producer:
             BrokerRefused: the server cannot give the durability asked for; nothing was sent.
             NotDurable: it could have, but has not confirmed in time the messages that were sent last.
         """
-        if have_terms(messages):
-            return self._enqueue_on_terms(messages, durability)
-        wanted, there, missing = self._wanted(durability), dict[int, str](), ""
-        if wanted != "async":
-            self._require(wanted)
-        for parts in bulk.divide(self.keys, messages, 1 if wanted == "async" else bulk.CONFIRMED_TOGETHER):
-            if wanted == "async":
-                found = [self.sync.run(parts[0].call)]
-            else:
-                found, missing = self.sync.run_confirmed([part.call for part in parts], confirmation(wanted))
-            known_now, to_note = bulk.read(parts, found)
-            if to_note:
-                self.sync.run(calls.register_queues(self.keys, to_note))
-            if missing:
-                raise self._not_durable(wanted, missing)
-            there |= {position: messages[position].id for position in known_now}
-        return there
-
-    def _enqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
-        there: dict[int, str] = {}
-        for positions in bulk.by_queue(messages):
-            found = self.enqueue_all([messages[position] for position in positions], durability)
-            there |= {positions[nth]: task_id for nth, task_id in found.items()}
-        return there
+        wanted = self._wanted(durability)
+        return self._send(self._put_many(messages, wanted), wanted)
 
     async def aenqueue_many(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
         """Put messages on their queues, as `enqueue_many` does."""
+        wanted = self._wanted(durability)
+        return await self._asend(self._put_many(messages, wanted), wanted)
+
+    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
+        """Put messages on their queues, all or none: one script, one round trip, or two where a lock is not free.
+
+        Returns:
+            By position, for those that were not put: the id of the task that is there in their place.
+
+        Raises:
+            BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
+            NotDurable: all are in Redis, but have not been confirmed in time.
+        """
+        wanted = self._wanted(durability)
+        try:
+            return self._send(self._put_all(messages, wanted), wanted)
+        except BrokerError as error:
+            raise clarified(error, messages) from error.__cause__
+
+    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
+        """Put messages on their queues, all or none, as `enqueue_all` does."""
+        wanted = self._wanted(durability)
+        try:
+            return await self._asend(self._put_all(messages, wanted), wanted)
+        except BrokerError as error:
+            raise clarified(error, messages) from error.__cause__
+
+    # ---- what both forms share: messages are put by calls that are answered together, with what is missing if they
+    # are to be confirmed and are not
+
+    def _put_many(self, messages: Sequence[Message], wanted: Durability) -> Steps[dict[int, str]]:
+        there: dict[int, str] = {}
         if have_terms(messages):
-            return await self._aenqueue_on_terms(messages, durability)
-        wanted, there, missing = self._wanted(durability), dict[int, str](), ""
-        if wanted not in ("async", *self._can_confirm):
-            await asyncio.to_thread(self._require, wanted)
+            for positions in bulk.by_queue(messages):
+                found = yield from self._put_all([messages[position] for position in positions], wanted)
+                there |= {positions[nth]: task_id for nth, task_id in found.items()}
+            return there
         for parts in bulk.divide(self.keys, messages, 1 if wanted == "async" else bulk.CONFIRMED_TOGETHER):
-            if wanted == "async":
-                found = [await self.on_loop.run(parts[0].call)]
-            else:
-                found, missing = await self.on_loop.run_confirmed([part.call for part in parts], confirmation(wanted))
-            known_now, to_note = bulk.read(parts, found)
-            if to_note:
-                await self.on_loop.run(calls.register_queues(self.keys, to_note))
-            if missing:
-                raise self._not_durable(wanted, missing)
-            there |= {position: messages[position].id for position in known_now}
+            replies, missing = yield [part.call for part in parts]
+            known, to_note = bulk.read(parts, replies)
+            yield from self._note(to_note, missing, wanted)
+            there |= {position: messages[position].id for position in known}
         return there
 
-    async def _aenqueue_on_terms(self, messages: Sequence[Message], durability: Durability | None) -> dict[int, str]:
-        there: dict[int, str] = {}
-        for positions in bulk.by_queue(messages):
-            found = await self.aenqueue_all([messages[position] for position in positions], durability)
-            there |= {positions[nth]: task_id for nth, task_id in found.items()}
-        return there
+    def _put_all(self, messages: Sequence[Message], wanted: Durability) -> Steps[dict[int, str]]:
+        put: Put | None = None
+        missing = ""
+        while put is None or put.seen:
+            [put], missing = yield [enqueue_all(self.keys, messages, put)]
+        yield from self._note(put.queues, missing, wanted)
+        return put.there
+
+    def _note(self, queues: Collection[str], missing: str, wanted: Durability) -> Steps[None]:
+        """Note the names of queues, which must be also if the messages are not as safe as they should."""
+        if queues:
+            yield calls.register_queues(self.keys, queues)
+        if missing:
+            raise self._not_durable(wanted, missing)
+
+    def _send(self, puts: Steps[T], wanted: Durability) -> T:
+        connection = self.sync
+        if wanted == "async":
+            return complete(connection, puts, lambda some: ([connection.run(call) for call in some], ""))
+        self._require(wanted)
+        return complete(connection, puts, lambda some: connection.run_confirmed(some, confirmation(wanted)))
+
+    async def _asend(self, puts: Steps[T], wanted: Durability) -> T:
+        connection = self.on_loop
+        if wanted not in ("async", *self._can_confirm):
+            await asyncio.to_thread(self._require, wanted)
+
+        async def put(some: Sequence[Call[Any]]) -> tuple[list[Any], str]:
+            if wanted == "async":
+                return [await connection.run(call) for call in some], ""
+            return await connection.run_confirmed(some, confirmation(wanted))
+
+        return await acomplete(connection, puts, put)
 
     def _wanted(self, durability: Durability | None) -> Durability:
         return check_durability(self.settings.durability if durability is None else durability)
@@ -177,54 +213,6 @@ class Producer:
     def _not_durable(self, wanted: Durability, missing: str) -> NotDurable:
         self._can_confirm.discard(wanted)  # another server may be the master by now: the next call asks again
         return NotDurable(f"enqueued, but not as safe as durability={wanted!r} asks: {missing}")
-
-    def enqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
-        """Put messages on their queues, all or none: one script, one round trip, or two where a lock is not free.
-
-        Returns:
-            By position, for those that were not put: the id of the task that is there in their place.
-
-        Raises:
-            BrokerRefused: the server cannot give the durability asked for, or cannot take these queues at once.
-            NotDurable: all are in Redis, but have not been confirmed in time.
-        """
-        wanted, put, missing = self._wanted(durability), None, ""
-        if wanted != "async":
-            self._require(wanted)
-        try:
-            while put is None or put.seen:
-                call = enqueue_all(self.keys, messages, put)
-                if wanted == "async":
-                    put = self.sync.run(call)
-                else:
-                    [put], missing = self.sync.run_confirmed([call], confirmation(wanted))
-        except BrokerError as error:
-            raise clarified(error, messages) from error.__cause__
-        if put.queues:
-            self.sync.run(calls.register_queues(self.keys, put.queues))
-        if missing:
-            raise self._not_durable(wanted, missing)
-        return put.there
-
-    async def aenqueue_all(self, messages: Sequence[Message], durability: Durability | None = None) -> dict[int, str]:
-        """Put messages on their queues, all or none, as `enqueue_all` does."""
-        wanted, put, missing = self._wanted(durability), None, ""
-        if wanted not in ("async", *self._can_confirm):
-            await asyncio.to_thread(self._require, wanted)
-        try:
-            while put is None or put.seen:
-                call = enqueue_all(self.keys, messages, put)
-                if wanted == "async":
-                    put = await self.on_loop.run(call)
-                else:
-                    [put], missing = await self.on_loop.run_confirmed([call], confirmation(wanted))
-        except BrokerError as error:
-            raise clarified(error, messages) from error.__cause__
-        if put.queues:
-            await self.on_loop.run(calls.register_queues(self.keys, put.queues))
-        if missing:
-            raise self._not_durable(wanted, missing)
-        return put.there
 
     def close(self) -> None:
         """Close the connections of threads, and stop listening for results. They open again at the next use."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Generator, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
@@ -45,8 +45,15 @@ def _next(walk: Generator[Call[Any] | T, Any, None], answer: Any) -> Call[Any] |
         return None
 
 
-def complete(connection: SyncConnection, steps: Steps[T]) -> T:
+def complete(
+    connection: SyncConnection, steps: Steps[T], together: Callable[[Sequence[Call[Any]]], Any] | None = None
+) -> T:
     """Send the calls that steps give, and return what they return.
+
+    Args:
+        connection: for the calls.
+        steps: give them.
+        together: sends those that are given together; None: they are sent one by one, and answered with a list.
 
     Raises:
         BrokerError: Redis does not do what is asked; what was done until then stays done.
@@ -61,12 +68,16 @@ def complete(connection: SyncConnection, steps: Steps[T]) -> T:
         if isinstance(step, Call):
             answer = connection.run(step)
         elif isinstance(step, Sequence):
-            answer = [connection.run(call) for call in step]
+            answer = together(step) if together else [connection.run(call) for call in step]
         else:
             time.sleep(step)
 
 
-async def acomplete(connection: AsyncConnection, steps: Steps[T]) -> T:
+async def acomplete(
+    connection: AsyncConnection,
+    steps: Steps[T],
+    together: Callable[[Sequence[Call[Any]]], Awaitable[Any]] | None = None,
+) -> T:
     """Send the calls that steps give, and return what they return, as `complete` does."""
     answer: Any = None
     while True:
@@ -78,6 +89,6 @@ async def acomplete(connection: AsyncConnection, steps: Steps[T]) -> T:
         if isinstance(step, Call):
             answer = await connection.run(step)
         elif isinstance(step, Sequence):
-            answer = [await connection.run(call) for call in step]
+            answer = await together(step) if together else [await connection.run(call) for call in step]
         else:
             await asyncio.sleep(step)
