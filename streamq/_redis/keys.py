@@ -59,11 +59,6 @@ class QueueKeys:
         self._base = base
 
     @property
-    def streams(self) -> tuple[str, str]:
-        """The streams that are always there, most urgent first."""
-        return (self.returned, self.ready)
-
-    @property
     def all_streams(self) -> tuple[str, ...]:
         """The streams that may be there: that of returned messages, then those of the levels from 0."""
         return (self.returned, *self.levels)

@@ -73,7 +73,8 @@ def _renew_all_that_is_pending() -> None:
 
     def renew(self: Any) -> None:
         consumer = self._renewals._consumer
-        for stream in calls.Keys("sq").queue("default").streams:
+        queue = calls.Keys("sq").queue("default")
+        for stream in (queue.returned, queue.ready):
             call = Call(
                 ("XPENDING", stream, calls.GROUP, "-", "+", 1000, consumer), lambda reply: [r[0] for r in reply]
             )

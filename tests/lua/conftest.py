@@ -46,7 +46,7 @@ class Bench:
 
     def fetch(self, consumer: str = "w-1", *, stream: str | None = None) -> list[Any]:
         """Read all new entries, those of the stream of returned messages first."""
-        streams = self.queue.streams if stream is None else (stream,)
+        streams = (self.returned, self.ready) if stream is None else (stream,)
         for key in streams:
             if not self.redis("EXISTS", key):
                 self.run(calls.create_group(key))

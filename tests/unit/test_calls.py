@@ -95,7 +95,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
             for running in (False, True)
         ),
     ],
-    "survey": [cancels.survey(stream, b"-", b"1-1") for stream in QUEUE.streams],
+    "survey": [cancels.survey(stream, b"-", b"1-1") for stream in QUEUE.all_streams],
     "brief": [cancels.brief(QUEUE, IDS)],
     "measure": [reads.measure(QUEUE)],
     "held": [reads.held(QUEUE, MEMBERS), reads.held(QUEUE, [])],
@@ -119,7 +119,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     ],
     "admit": [
         turns.admit(QUEUE, stream, [(one, STAKES[:number]) for number, one in enumerate(DELIVERIES)])
-        for stream in QUEUE.streams
+        for stream in QUEUE.all_streams
     ],
     "visit": [turns.visit(QUEUE, MEMBERS, 10)],
     "turn": [turns.turn(QUEUE, [turns.Visit(member, IDS, IDS[1:]) for member in MEMBERS])],
