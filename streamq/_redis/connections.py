@@ -136,9 +136,14 @@ class SyncConnection:
             self.client.connection_pool.disconnect(inuse_connections=False)
         return rule.error(error)
 
-    def pubsub(self) -> Any:
-        """Return a subscriber on a socket of its own."""
-        return self.client.pubsub()  # type: ignore[no-untyped-call]
+    def line(self) -> Any:
+        """Open a socket for one who listens, and give it as redis-py's connection; `hang_up` closes it."""
+        return self.client.connection_pool.get_connection()
+
+    def hang_up(self, line: Any) -> None:
+        """Close a socket that was opened by `line`."""
+        line.disconnect()
+        self.client.connection_pool.release(line)
 
     def close(self) -> None:
         """Close every socket; for an embedded server, cease to be one of its users."""
@@ -212,6 +217,38 @@ class AsyncConnection:
             if isinstance(reply, Exception):
                 raise await self.failed(reply) from reply
         return [call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
+
+    async def run_each(self, calls: Sequence[Call[T]]) -> list[T | BrokerError]:
+        """Send calls in one round trip and over one socket, so in their order; each has its own reply or error.
+
+        Raises:
+            BrokerUnavailable: the server is away. It is not known which of the calls were carried out.
+        """
+        try:
+            return await self._run_each_once(calls)
+        except BrokerUnavailable:
+            if not self._patient:
+                raise
+        result: list[T | BrokerError] = await AsyncRetrying(**_PATIENCE)(self._run_each_once, calls)
+        return result
+
+    async def _run_each_once(self, calls: Sequence[Call[T]]) -> list[T | BrokerError]:
+        try:
+            replies = await self._pipe(call.words for call in calls)
+            if any(isinstance(reply, NoScriptError) for reply in replies):
+                replies = await self._pipe(call.with_text if call.script else call.words for call in calls)
+        except _FAILURES as error:
+            raise await self.failed(error) from error
+        found: list[T | BrokerError] = []
+        for call, reply in zip(calls, replies, strict=True):
+            if not isinstance(reply, Exception):
+                found.append(call.parse(reply))
+                continue
+            failure = await self.failed(reply)
+            if isinstance(failure, BrokerUnavailable):
+                raise failure from reply
+            found.append(failure)
+        return found
 
     async def _pipe(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         pipeline: Any = self.client.pipeline(transaction=False)

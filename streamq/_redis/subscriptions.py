@@ -10,10 +10,12 @@ import contextlib
 import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from typing import Any
 
 from redis.exceptions import RedisError
 
 from streamq._redis.connections import AsyncConnection, SyncConnection
+from streamq._redis.hub import Hub, Kind
 from streamq.errors import BrokerError
 
 _FAILURES = (RedisError, OSError)
@@ -22,30 +24,28 @@ _PATIENCE_SECONDS = 60.0  # that redis-py waits for a message before it says tha
 
 
 class Doorbell:
-    """Wakes those in this process who wait for tasks: one subscription, one thread, started at first use.
+    """Wakes those in this process who wait for tasks.
 
     Args:
-        connection: whose server to listen to.
+        hub: what listens.
         channel: the channel of this process; each message on it is the id of a task that has ended.
     """
 
-    def __init__(self, connection: SyncConnection, channel: str) -> None:
+    def __init__(self, hub: Hub, channel: str) -> None:
         self.channel = channel
-        self._connection = connection
-        self._pubsub = connection.pubsub()
+        self._hub = hub
         self._lock = threading.Lock()
         self._waiting: dict[str, list[Callable[[], object]]] = {}
-        self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._listens = False
 
     @contextlib.contextmanager
     def on_ring(self, task_id: str, wake: Callable[[], object]) -> Iterator[None]:
         """Call `wake`, from another thread, when the task has ended, or may have: after a gap everybody is woken."""
         with self._lock:
             self._waiting.setdefault(task_id, []).append(wake)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._listen, name="streamq-doorbell", daemon=True)
-                self._thread.start()
+            listens, self._listens = self._listens, True
+        if not listens:
+            self._hub.subscribe(Kind.CHANNEL, self.channel, self)
         try:
             yield
         finally:
@@ -56,47 +56,29 @@ class Doorbell:
                 if not waiting:
                     self._waiting.pop(task_id, None)
 
-    def _listen(self) -> None:
-        while not self._closing.is_set():
-            try:
-                if not self._pubsub.subscribed:
-                    self._pubsub.subscribe(self.channel)
-                message = self._pubsub.get_message(timeout=1.0)
-            except _FAILURES as error:
-                with contextlib.suppress(*_FAILURES):
-                    self._pubsub.reset()
-                self._connection.failed(error)
-                self._closing.wait(_BACKOFF_SECONDS)
-                continue
-            if message is None:
-                continue
-            if message["type"] == "subscribe":  # also after a reconnect: what was published meanwhile is lost
-                self._ring(None)
-            elif message["type"] == "message":
-                self._ring(message["data"].decode("utf-8", "replace"))
-        self._pubsub.close()
-
-    def _ring(self, task_id: str | None) -> None:
+    def take(self, _channel: bytes, data: bytes) -> None:
+        """Wake those who wait for the task that has ended."""
         with self._lock:
-            if task_id is None:
-                wakes = [wake for waiting in self._waiting.values() for wake in waiting]
-            else:
-                wakes = list(self._waiting.get(task_id, ()))
-        for wake in wakes:
-            with contextlib.suppress(RuntimeError):  # the event loop that waited has been closed
-                wake()
+            wakes = list(self._waiting.get(data.decode("utf-8", "replace"), ()))
+        _wake(wakes)
 
-    def close(self) -> None:
-        """Stop listening; the thread ends and its socket is closed."""
-        self._closing.set()
+    def joined(self, _since: float | None) -> None:
+        """Wake everybody: what was published before is lost."""
         with self._lock:
-            thread = self._thread
-        if thread:
-            with contextlib.suppress(*_FAILURES):
-                self._pubsub.unsubscribe()
-            thread.join(timeout=2.0)
-        else:
-            self._pubsub.close()
+            wakes = [wake for waiting in self._waiting.values() for wake in waiting]
+        _wake(wakes)
+
+    def away(self, _error: BrokerError) -> None:
+        """Do nothing: those who wait look again by themselves."""
+
+    def refused(self, _error: BrokerError) -> None:
+        """Do nothing: those who wait look again by themselves."""
+
+
+def _wake(wakes: Sequence[Callable[[], object]]) -> None:
+    for wake in wakes:
+        with contextlib.suppress(RuntimeError):  # the event loop that waited has been closed
+            wake()
 
 
 def messages(connection: SyncConnection, pattern: str) -> Iterator[tuple[str, bytes] | BrokerError | None]:
@@ -105,7 +87,7 @@ def messages(connection: SyncConnection, pattern: str) -> Iterator[tuple[str, by
     Yields:
         The channel and data of a message; None at each (re)subscription; the error when the server is away.
     """
-    pubsub = connection.pubsub()
+    pubsub: Any = connection.client.pubsub()  # type: ignore[no-untyped-call]
     try:
         while True:
             try:

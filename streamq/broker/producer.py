@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import threading
-import weakref
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
-from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
-from streamq._redis.urls import check_url
 from streamq.broker import bulk, calls
 from streamq.broker.batch import Put, clarified, enqueue_all, have_terms
 from streamq.broker.durability import confirmation, require
+from streamq.broker.reach import Reach
 from streamq.broker.walking import Steps, acomplete, complete
 from streamq.config import DEFAULT_LEVEL, Durability, Settings, check_durability
 from streamq.errors import BrokerError, NotDurable
@@ -27,56 +23,26 @@ from streamq.sending import level_of
 T = TypeVar("T")
 
 
-class Producer:
-    """Enqueues messages; every method has a sync form and an ``a`` form.
-
-    Connections are opened at first use, one pool for all threads and one for each event loop.
-    """
+class Producer(Reach):
+    """Enqueues messages; every method has a sync form and an ``a`` form."""
 
     def __init__(self, settings: Settings) -> None:
-        check_url(settings.url)
         self.settings = settings
         self.keys = Keys(settings.namespace)
-        self._lock = threading.Lock()
-        self._forget_connections()
+        super().__init__(settings.url)
 
     def _forget_connections(self) -> None:
-        self._pid = os.getpid()
-        self._sync: SyncConnection | None = None
-        self._loops: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, AsyncConnection]
-        self._loops = weakref.WeakKeyDictionary()
+        super()._forget_connections()
         self._doorbell: Doorbell | None = None
         self._can_confirm: set[Durability] = set()
 
     @property
-    def sync(self) -> SyncConnection:
-        """The connection for threads."""
-        if self._sync is None or self._pid != os.getpid():
-            with self._lock:
-                if self._pid != os.getpid():  # sockets must not be shared with a parent process
-                    self._forget_connections()
-                if self._sync is None:
-                    self._sync = SyncConnection(self.settings.url, patient=True)
-        return self._sync
-
-    @property
-    def on_loop(self) -> AsyncConnection:
-        """The connection for the running event loop."""
-        loop = asyncio.get_running_loop()
-        connection = self._loops.get(loop)
-        if connection is None or self._pid != os.getpid():
-            if self._pid != os.getpid():
-                self._forget_connections()
-            connection = self._loops[loop] = AsyncConnection(self.settings.url, patient=True)
-        return connection
-
-    @property
     def doorbell(self) -> Doorbell:
         """What wakes the waiting results of this process."""
-        connection = self.sync
+        hub = self.hub
         with self._lock:
             if self._doorbell is None:
-                self._doorbell = Doorbell(connection, self.keys.done + secrets.token_hex(8))
+                self._doorbell = Doorbell(hub, self.keys.done + secrets.token_hex(8))
             return self._doorbell
 
     @property
@@ -216,17 +182,5 @@ class Producer:
 
     def close(self) -> None:
         """Close the connections of threads, and stop listening for results. They open again at the next use."""
-        with self._lock:
-            doorbell, self._doorbell = self._doorbell, None
-            sync, self._sync = self._sync, None
-        if doorbell:
-            doorbell.close()
-        if sync:
-            sync.close()
-
-    async def aclose(self) -> None:
-        """Close the connections of this event loop, and then as `close` does."""
-        connection = self._loops.pop(asyncio.get_running_loop(), None)
-        if connection:
-            await connection.close()
-        await asyncio.to_thread(self.close)
+        self._doorbell = None
+        super().close()
