@@ -12,6 +12,8 @@ from typing import Any, Self, TypeVar
 from streamq import bulk
 from streamq.broker.caller import Broker
 from streamq.cancellation import Cancellation, choose
+from streamq.channels.broadcast import Broadcast
+from streamq.channels.maker import ChannelMaker
 from streamq.config import Durability, Settings
 from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
@@ -48,6 +50,9 @@ class StreamQ:
         fairness_weights: by fairness keys, how many turns they have for one of those that are not named.
         durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas to have
             the message, ``fsync`` for its disk to have it. Where Redis cannot confirm that, the enqueue is an error.
+        events_url: another server for channels and agents. What is told of tasks is told by the scripts that commit
+            them, and so at `url`.
+        max_message: bytes that an encoded message of a channel may have.
 
     Raises:
         ConfigError: one of them cannot be used. Nothing is connected until the first call is enqueued.
@@ -68,6 +73,8 @@ class StreamQ:
         queue_limits: Mapping[str, Limit] | None = None,
         fairness_weights: Mapping[str, float] | None = None,
         durability: Durability = Settings.durability,
+        events_url: str | None = None,
+        max_message: int = Settings.max_message,
     ) -> None:
         given: dict[str, Any] = {} if url is None else {"url": url}
         self.settings = Settings(
@@ -81,8 +88,12 @@ class StreamQ:
             queue_limits=queue_limits or {},
             fairness_weights=fairness_weights or {},
             durability=durability,
+            events_url=events_url,
+            max_message=max_message,
         )
         self.broker = Broker(self.settings)
+        self.broadcast = Broadcast(self.settings, self.broker)
+        self.channel = ChannelMaker(self.broadcast)
         self.include = (include,) if isinstance(include, str) else tuple(include)
         self.lifespan = lifespan
         self._own = Registry()
@@ -256,10 +267,12 @@ class StreamQ:
 
     def close(self) -> None:
         """Close the connections that threads use. The app can be used again."""
+        self.broadcast.close()
         self.broker.close()
 
     async def aclose(self) -> None:
         """Close the connections that this event loop and threads use. The app can be used again."""
+        await self.broadcast.aclose()
         await self.broker.aclose()
 
     def __enter__(self) -> Self:

@@ -18,7 +18,9 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 
 from streamq.errors import ArgumentError, ConfigError, EncodeError, ResultDecodeError, ResultEncodeError
 
-_CONFIG = ConfigDict(val_json_bytes="base64", ser_json_bytes="base64", validate_by_name=True, validate_by_alias=True)
+JSON_CONFIG = ConfigDict(
+    val_json_bytes="base64", ser_json_bytes="base64", validate_by_name=True, validate_by_alias=True
+)
 UNENCODABLE = (PydanticSerializationError, ValueError, TypeError, RecursionError)
 _BOTH_KINDS = b'{"*":'
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -37,7 +39,7 @@ _MOST_OF_AN_ERROR = 32 * 1024
 _MANY_BRACKETS = 150
 
 
-def _encode(value: Any) -> bytes:
+def encode_value(value: Any) -> bytes:
     """Encode a value; raise one of `UNENCODABLE` if that cannot be done, or could not be read again."""
     data = encode_plain(value)
     if len(data) > _MANY_BRACKETS and data.count(b"[") + data.count(b"{") > _MANY_BRACKETS:
@@ -45,7 +47,7 @@ def _encode(value: Any) -> bytes:
     return data
 
 
-def _call_adapter(name: str, parameters: Iterable[inspect.Parameter]) -> TypeAdapter[Call]:
+def call_adapter(name: str, parameters: Iterable[inspect.Parameter]) -> TypeAdapter[Call]:
     """Make an adapter that validates JSON as a call with `parameters`, and returns it.
 
     pydantic validates the arguments of any callable from its signature, so a function that returns what it got,
@@ -58,7 +60,7 @@ def _call_adapter(name: str, parameters: Iterable[inspect.Parameter]) -> TypeAda
     collect.__name__ = name
     collect.__signature__ = inspect.Signature(list(parameters))  # type: ignore[attr-defined]
     collect.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return TypeAdapter(collect, config=_CONFIG)  # type: ignore[arg-type]
+    return TypeAdapter(collect, config=JSON_CONFIG)  # type: ignore[arg-type]
 
 
 class CallCodec:
@@ -98,7 +100,7 @@ class CallCodec:
     @cached_property
     def _adapter(self) -> TypeAdapter[Call]:
         try:
-            return _call_adapter(self.name, self.parameters)
+            return call_adapter(self.name, self.parameters)
         except PydanticUserError as error:
             raise ConfigError(f"task {self.name}: an annotation cannot be used: {error}") from error
 
@@ -120,7 +122,7 @@ class CallCodec:
         if kwargs or not self._fewest <= len(args) <= self._most:
             args, kwargs = self._fold(args, kwargs)
         try:
-            return _encode(args if not kwargs else {"*": args, **kwargs} if args else kwargs)
+            return encode_value(args if not kwargs else {"*": args, **kwargs} if args else kwargs)
         except UNENCODABLE as error:
             raise self._blame(args, kwargs) from error
 
@@ -150,7 +152,7 @@ class CallCodec:
         bound = self.signature.bind(*args, **kwargs)
         for name, value in bound.arguments.items():
             try:
-                _encode(value)
+                encode_value(value)
             except UNENCODABLE as error:
                 return EncodeError(f"{self.name}(): argument {name!r} cannot be sent as JSON: {error}")
         return EncodeError(f"{self.name}(): the arguments cannot be sent as JSON")
@@ -166,7 +168,7 @@ class CallCodec:
                 return self._decode_both_kinds(data)
             return self._adapter.validate_json(data)
         except ValidationError as error:
-            raise ArgumentError(f"{self.name}(): {_explain(error, list(self.signature.parameters))}") from None
+            raise ArgumentError(f"{self.name}(): {explain(error, list(self.signature.parameters))}") from None
 
     def _decode_both_kinds(self, data: bytes) -> Call:
         """Validate parameter by parameter: pydantic takes an array or an object, but not both at once."""
@@ -184,10 +186,10 @@ class CallCodec:
             if parameter.kind not in _VARIADIC:
                 parameter = parameter.replace(kind=inspect.Parameter.POSITIONAL_ONLY)  # noqa: PLW2901 - as sent
             try:
-                args, kwargs = _call_adapter(self.name, [parameter]).validate_json(encode_plain(packed))
+                args, kwargs = call_adapter(self.name, [parameter]).validate_json(encode_plain(packed))
             except ValidationError as error:
                 names = [parameter.name] * (len(packed) if positional else 0)
-                raise ArgumentError(f"{self.name}(): {_explain(error, names)}") from None
+                raise ArgumentError(f"{self.name}(): {explain(error, names)}") from None
             valid: Any = args if positional else kwargs
             bound.arguments[parameter.name] = valid if parameter.kind in _VARIADIC else args[0]
         return bound.args, bound.kwargs
@@ -204,15 +206,15 @@ def _hints(name: str, function: Callable[..., Any]) -> dict[str, Any]:
 _TELLING = {"union_tag_invalid": "Input tag is none of the expected ones"}
 
 
-def _explain(error: ValidationError, names: Sequence[str] = ()) -> str:
-    """Say in one line what is wrong where, without the values: they may be secret."""
+def explain(error: ValidationError, names: Sequence[str] = (), kind: str = "argument") -> str:
+    """Say in one line what is wrong where, without the values: they may be secret; `kind`: what the places are."""
     lines = []
     for item in error.errors(include_url=False, include_input=False, include_context=False):
         first, *inner = item["loc"] or ("(all)",)
         if isinstance(first, int) and first < len(names):
             first = names[first]
         where = ".".join(map(str, (first, *inner)))
-        lines.append(f"argument {where!r}: {_TELLING.get(item['type'], item['msg'])}")
+        lines.append(f"{kind} {where!r}: {_TELLING.get(item['type'], item['msg'])}")
     return "; ".join(lines)
 
 
@@ -225,7 +227,7 @@ def encode_result(value: Any) -> bytes:
     if value is None:
         return b"null"
     try:
-        return _encode(value)
+        return encode_value(value)
     except UNENCODABLE as error:
         raise ResultEncodeError(f"the returned {type(value).__name__} cannot be stored as JSON: {error}") from error
 
@@ -241,7 +243,7 @@ class ResultCodec:
     def _adapter(self) -> TypeAdapter[Call]:
         annotation = _hints(self.name, self.function).get("return", Any)
         value = inspect.Parameter("result", inspect.Parameter.POSITIONAL_ONLY, annotation=annotation)
-        return _call_adapter(self.name, [value])
+        return call_adapter(self.name, [value])
 
     def decode(self, data: bytes) -> Any:
         """Decode a stored result.
@@ -252,7 +254,7 @@ class ResultCodec:
         try:
             return self._adapter.validate_json(b"[%b]" % data)[0][0]
         except (ValidationError, PydanticUserError) as error:
-            detail = _explain(error) if isinstance(error, ValidationError) else str(error)
+            detail = explain(error) if isinstance(error, ValidationError) else str(error)
             raise ResultDecodeError(f"the result of {self.name} does not fit its annotation: {detail}") from None
 
 
@@ -285,7 +287,7 @@ def text_of(error: BaseException) -> str:
 def encode_error(error: BaseException, *, with_traceback: bool = True) -> bytes:
     """Encode an exception as plain data: type name, message, arguments that are JSON, traceback text."""
     try:
-        packed = _encode(error.args)
+        packed = encode_value(error.args)
         args = from_json(packed) if len(packed) <= _MOST_OF_AN_ERROR else None
     except Exception:  # noqa: BLE001 - as in text_of
         args = None

@@ -52,6 +52,28 @@ def check_task_id(task_id: str) -> str:
     return task_id
 
 
+# Parts of a channel's name are separated by colons; what names cannot have, neither can they.
+_CHANNEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(:[A-Za-z0-9_.-]+)*")
+_CHANNEL_PATTERN = re.compile(r"[A-Za-z0-9_.:*?-]+")
+_LONGEST_CHANNEL = 256
+
+
+def check_channel(name: str, *, pattern: bool = False) -> str:
+    """Return `name` if a channel can have it; with `pattern` it may also hold ``*`` and ``?``.
+
+    Raises:
+        ConfigError: it is empty, too long, or has other characters.
+    """
+    form = _CHANNEL_PATTERN if pattern else _CHANNEL
+    if not isinstance(name, str) or len(name) > _LONGEST_CHANNEL or not form.fullmatch(name):
+        also = ", and '*' and '?' in a pattern" if pattern else ""
+        raise ConfigError(
+            f"channel name {name!r} cannot be used: parts of letters, digits, '_', '.' or '-', joined by ':'{also},"
+            f" at most {_LONGEST_CHANNEL} characters"
+        )
+    return name
+
+
 def check_durability(durability: str) -> Durability:
     """Return `durability` if there is such a one.
 
@@ -105,6 +127,8 @@ class Settings:
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
         queue_limits: limits of whole queues, by their names.
         fairness_weights: how many turns fairness keys have for one of others.
+        events_url: where channels and agents are, if not at `url`.
+        max_message: bytes that an encoded message of a channel may have.
     """
 
     url: str = field(default_factory=lambda: os.environ.get("STREAMQ_URL") or DEFAULT_URL)
@@ -117,12 +141,15 @@ class Settings:
     unknown_task_ttl: float = 24 * 3600.0
     queue_limits: Mapping[str, Limit] = field(default_factory=dict)
     fairness_weights: Mapping[str, float] = field(default_factory=dict)
+    events_url: str | None = None
+    max_message: int = 64 * 1024
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)
         _check_number("result_ttl", self.result_ttl, least=0.001, whole=False)
         _check_number("max_payload", self.max_payload, least=1, whole=True)
         _check_number("max_result", self.max_result, least=1, whole=True)
+        _check_number("max_message", self.max_message, least=1, whole=True)
         check_durability(self.durability)
         _check_number("max_deaths", self.max_deaths, least=1, whole=True)
         _check_number("unknown_task_ttl", self.unknown_task_ttl, least=0, whole=False)

@@ -6,7 +6,7 @@ StreamqError
 │   └── MissingExtra            an optional dependency that the call needs is not installed
 ├── PayloadError                a call that cannot be sent; nothing was sent
 │   ├── EncodeError             an argument that does not fit into JSON
-│   └── PayloadTooLarge         arguments over the size limit
+│   └── PayloadTooLarge         arguments, or a message of a channel, over the size limit
 ├── BrokerError                 Redis did not do what was asked
 │   ├── BrokerUnavailable       it cannot be reached, or not in time
 │   ├── BrokerRefused           it refuses for good: password, permissions, version
@@ -20,6 +20,10 @@ StreamqError
 │   └── TaskFailed              the task ended with an error
 │       ├── TaskCancelled       it was cancelled
 │       └── TaskExpired         it had not begun when its ``expires`` was over
+├── ChannelError                a message between processes did not do what it should
+│   ├── SlowListener            a listener that was to be disconnected when it falls behind, has
+│   ├── RequestTimeout          an agent has not answered in time
+│   └── RemoteError             an agent has answered with an error
 └── NoCurrentTask               ``streamq.current()`` outside a task
 
 Raised inside a task, so that callers see them as the type of a ``TaskFailed``:
@@ -62,7 +66,7 @@ class EncodeError(PayloadError):
 
 
 class PayloadTooLarge(PayloadError):
-    """The arguments of a call are over ``max_payload`` bytes."""
+    """The arguments of a call are over ``max_payload`` bytes, or a message of a channel is over ``max_message``."""
 
 
 class BrokerError(StreamqError):
@@ -140,6 +144,41 @@ class TaskCancelled(TaskFailed):
 
 class TaskExpired(TaskFailed):
     """The task had not begun when its ``expires`` was over; it has not run."""
+
+
+class ChannelError(StreamqError):
+    """A message between processes did not do what it should."""
+
+
+class SlowListener(ChannelError):
+    """A listener with ``when_full="disconnect"`` fell behind, and hears no more; the message says by how much."""
+
+
+class RequestTimeout(ChannelError):
+    """An agent has not answered in time; the message names it. Whether it has had the request is not known."""
+
+
+class RemoteError(ChannelError):
+    """An agent has answered with an error.
+
+    Attributes:
+        agent: which one.
+        type_name: the remote exception's type, such as ``ValueError`` or ``shop.errors.OutOfStock``.
+        message: the remote exception's message.
+        traceback: the remote traceback as text; may be empty.
+    """
+
+    def __init__(self, agent: str, type_name: str, message: str, traceback: str = "") -> None:
+        super().__init__(agent, type_name, message, traceback)
+        self.agent = agent
+        self.type_name = type_name
+        self.message = message
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        """One line, then the remote traceback."""
+        head = f"{self.type_name}: {self.message} (agent {self.agent})"
+        return f"{head}\n\n{self.traceback}" if self.traceback else head
 
 
 class NoCurrentTask(StreamqError):

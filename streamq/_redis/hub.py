@@ -25,7 +25,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from streamq._redis.connections import SyncConnection
 from streamq._redis.failures import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
-from streamq.errors import BrokerError
+from streamq.errors import BrokerError, BrokerUnavailable
 
 _FAILURES = (RedisError, OSError)
 _ENOUGH_DOUBLINGS = 10
@@ -52,6 +52,10 @@ class Kind(Enum):
     def end(self) -> bytes:
         """The command that ends it."""
         return self.value[1]
+
+
+class Overrun(Exception):
+    """Raised by a sink that has no room, to have the connection closed before the server has to keep what it sends."""
 
 
 class Sink(Protocol):
@@ -162,6 +166,8 @@ class Hub:
                 self._open()
                 failures = 0
                 self._read()
+            except Overrun:
+                self._lost(BrokerUnavailable("the connection was closed: the listener has no room"))
             except _FAILURES as error:
                 self._lost(self._connection.failed(error))
                 bound = min(FIRST_PAUSE_SECONDS * 2 ** min(failures, _ENOUGH_DOUBLINGS), LONGEST_PAUSE_SECONDS)
@@ -192,8 +198,9 @@ class Hub:
             for topic in self._every_topic():
                 if topic.confirmed:
                     topic.confirmed, topic.heard_until = False, self._heard_at
-                for sink in topic.sinks:
-                    sink.away(error)
+            sinks = [sink for topic in self._every_topic() for sink in topic.sinks]
+        for sink in sinks:  # without the lock: one that has a hub of its own may wait here for room
+            sink.away(error)
 
     def _every_topic(self) -> list[_Topic]:
         return [topic for topics in self._topics.values() for topic in topics.values()]

@@ -83,6 +83,26 @@ class QueueKeys:
         return (f"{base}:rule", f"{base}:rate", f"{base}:places", f"{base}:room")
 
 
+class ChannelKeys:
+    """The keys and the channel of one channel of the user's.
+
+    Attributes:
+        name: its name, or a pattern of names.
+        channel: where its messages are published.
+        log: stream of the messages of one that is durable.
+        numbers: hash of how many messages were ever put there, and, as ``g:GROUP``, of the last that a group has got.
+        sent: gives the key of the last that a session has put there, from the session; it has a time to live.
+    """
+
+    def __init__(self, namespace: str, name: str) -> None:
+        base = f"{namespace}:channel:{{{name}}}"
+        self.name = name
+        self.channel = f"{namespace}:channel:{name}"
+        self.log = f"{base}:log"
+        self.numbers = f"{base}:numbers"
+        self.sent: Callable[[str], str] = f"{base}:sent:".__add__
+
+
 class Keys:
     """The keys and channels of one namespace."""
 
@@ -91,6 +111,12 @@ class Keys:
         self.queues = f"{namespace}:queues"
         self.done = f"{namespace}:done:"
         self.queue = lru_cache(maxsize=1024)(self._queue)
+
+        self.channels = f"{namespace}:channels"
+        self.channel = lru_cache(maxsize=1024)(self._channel)
+
+    def _channel(self, name: str) -> ChannelKeys:
+        return ChannelKeys(self.namespace, name)
 
     def _queue(self, name: str) -> QueueKeys:
         return QueueKeys(self.namespace, name)

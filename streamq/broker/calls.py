@@ -242,9 +242,9 @@ def park(queue: QueueKeys, stream: str, parked: Sequence[tuple[Delivery, Park]],
     return Call(("EVALSHA", _PARK.digest, len(keys), *keys, *args), list, _PARK)
 
 
-def renew(stream: str, owner: str, entries: Sequence[bytes]) -> Call[list[bytes]]:
+def renew(stream: str, owner: str, entries: Sequence[bytes], *, group: str = GROUP) -> Call[list[bytes]]:
     """Start the lease of entries anew; returns those that `owner` has no longer."""
-    return Call(("EVALSHA", _RENEW.digest, 1, stream, GROUP, owner, *entries), list, _RENEW)
+    return Call(("EVALSHA", _RENEW.digest, 1, stream, group, owner, *entries), list, _RENEW)
 
 
 class Consumer(NamedTuple):
@@ -265,9 +265,9 @@ def consumers(stream: str) -> Call[list[Consumer]]:
     return Call(("XINFO", "CONSUMERS", stream, GROUP), read)
 
 
-def retire(stream: str, consumer: str) -> Call[bool]:
+def retire(stream: str, consumer: str, *, group: str = GROUP) -> Call[bool]:
     """Remove a consumer that has nothing pending; False if it has."""
-    return Call(("EVALSHA", _RETIRE.digest, 1, stream, GROUP, consumer), bool, _RETIRE)
+    return Call(("EVALSHA", _RETIRE.digest, 1, stream, group, consumer), bool, _RETIRE)
 
 
 def watch(queue: QueueKeys, task_id: str, client: str) -> Call[Record]:
