@@ -84,12 +84,21 @@ class QueueKeys:
 
 
 class Keys:
-    """The keys and channels of one namespace."""
+    """The keys and channels of one namespace.
+
+    Attributes:
+        namespace: first part of all of them.
+        queues: set of the names of the queues.
+        done: prefix of the channels on which clients are told that tasks have ended.
+        beacon: channel to which all are subscribed who listen to events, so that the server knows whether anybody does;
+            nothing is ever published on it. Scripts know its name.
+    """
 
     def __init__(self, namespace: str) -> None:
         self.namespace = namespace
         self.queues = f"{namespace}:queues"
         self.done = f"{namespace}:done:"
+        self.beacon = f"{namespace}:events:listening"
         self.queue = lru_cache(maxsize=1024)(self._queue)
 
     def _queue(self, name: str) -> QueueKeys:

@@ -60,7 +60,7 @@ _IN_SCRIPTS = [
         "PUBLISH event {}",
         "PUBLISH done id",
         "PUBLISH signals 1",
-        "PUBSUB NUMPAT",
+        "PUBSUB NUMSUB beacon",
         "SADD queues name",
         "TIME",
     )
@@ -122,7 +122,7 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         calls.consumers(queue.ready),
         server.client_id(),
         server.unblock(0),
-        server.listeners(),
+        server.listeners(keys.beacon),
         calls.enqueue(queue, []),
     ]
     sent = [[word.decode() if isinstance(word, bytes) else word for word in call.words] for call in plain]
@@ -140,6 +140,7 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "group": GROUP,
         "event": queue.events + "task:event",
         "done": keys.done + "client",
+        "beacon": keys.beacon,
     }
     sent += [["SUBSCRIBE", ours["done"]], ["SUBSCRIBE", ours["signals"]]]
     return [*sent, *([ours.get(word, word) for word in line] for line in _IN_SCRIPTS)]

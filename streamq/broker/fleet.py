@@ -145,7 +145,7 @@ class Fleet:
             self._reader = await self._fetching.run(server.client_id())
         try:
             found, listening = await self._fetching.run_together(
-                calls.fetch(streams, self.consumer, each, block_ms), server.listeners()
+                calls.fetch(streams, self.consumer, each, block_ms), server.listeners(self.keys.beacon)
             )
         except BrokerError:
             self._reader = None  # there may be another connection next time

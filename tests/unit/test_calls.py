@@ -156,7 +156,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "queue_names": (calls.queue_names(KEYS), lambda words: words[1:2]),
     "client_id": (server.client_id(), lambda _: ()),
     "unblock": (server.unblock(7), lambda _: ()),
-    "listeners": (server.listeners(), lambda _: ()),
+    "listeners": (server.listeners(KEYS.beacon), lambda _: ()),
     "server_info": (server.server_info(), lambda _: ()),
     "resume": (pausing.resume(QUEUE), lambda words: words[1:2]),
     "last_delivered": (moving.last_delivered(QUEUE.ready), lambda words: words[2:3]),

@@ -10,6 +10,7 @@
 -- one, of the task that is there: their own if it was known (then the reply that said that the queue is new may have
 -- got lost), or the holder of their lock; and of messages whose lock may be held, position and what the lock holds:
 -- then nothing was put.
+if #KEYS == 0 then return { {}, {}, {} } end
 --@include now
 --@include events
 --@include level
@@ -21,7 +22,6 @@
 --@include held
 --@include line
 --@include share
-if #KEYS == 0 then return { {}, {}, {} } end
 local group, messages, at, locks = ARGV[1], {}, 1, {}
 local channels, lines, shares = {}, {}, {}
 for word = 2, #ARGV, 8 do
