@@ -48,6 +48,8 @@ class StreamQ:
         fairness_weights: by fairness keys, how many turns they have for one of those that are not named.
         durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas to have
             the message, ``fsync`` for its disk to have it. Where Redis cannot confirm that, the enqueue is an error.
+        durable_events: keep the events of tasks and workers, those of the last hour and up to some 100,000 of each
+            queue, so that who begins to listen late can still read them.
 
     Raises:
         ConfigError: one of them cannot be used. Nothing is connected until the first call is enqueued.
@@ -68,6 +70,7 @@ class StreamQ:
         queue_limits: Mapping[str, Limit] | None = None,
         fairness_weights: Mapping[str, float] | None = None,
         durability: Durability = Settings.durability,
+        durable_events: bool = Settings.durable_events,
     ) -> None:
         given: dict[str, Any] = {} if url is None else {"url": url}
         self.settings = Settings(
@@ -81,6 +84,7 @@ class StreamQ:
             queue_limits=queue_limits or {},
             fairness_weights=fairness_weights or {},
             durability=durability,
+            durable_events=durable_events,
         )
         self.broker = Broker(self.settings)
         self.include = (include,) if isinstance(include, str) else tuple(include)

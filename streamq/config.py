@@ -105,6 +105,7 @@ class Settings:
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
         queue_limits: limits of whole queues, by their names.
         fairness_weights: how many turns fairness keys have for one of others.
+        durable_events: the events of tasks and workers of the last hour are kept, up to some 100,000 of each queue.
     """
 
     url: str = field(default_factory=lambda: os.environ.get("STREAMQ_URL") or DEFAULT_URL)
@@ -117,6 +118,7 @@ class Settings:
     unknown_task_ttl: float = 24 * 3600.0
     queue_limits: Mapping[str, Limit] = field(default_factory=dict)
     fairness_weights: Mapping[str, float] = field(default_factory=dict)
+    durable_events: bool = False
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)

@@ -99,9 +99,7 @@ class Doorbell:
             self._pubsub.close()
 
 
-def messages(
-    connection: SyncConnection, pattern: str, beacon: str
-) -> Iterator[tuple[str, bytes] | BrokerError | None]:
+def messages(connection: SyncConnection, pattern: str, beacon: str) -> Iterator[tuple[str, bytes] | BrokerError | None]:
     """Listen to all channels that match `pattern`, for ever; subscribe again after a failure.
 
     Who publishes knows by the subscription to `beacon` that somebody listens.

@@ -143,6 +143,7 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "beacon": keys.beacon,
     }
     sent += [["SUBSCRIBE", ours["done"]], ["SUBSCRIBE", ours["signals"]]]
+    sent += [["XADD", keys.worker_log, "*", "e", "{}"]] if keys.worker_log else []
     return [*sent, *([ours.get(word, word) for word in line] for line in _IN_SCRIPTS)]
 
 
@@ -157,13 +158,14 @@ async def ask(settings: Settings, queues: Iterable[str]) -> Answers:
         ConfigError: the URL cannot be used.
         BrokerError: the server cannot be reached, or does not even say what it is.
     """
+    keys = Keys(settings.namespace, durable_events=settings.durable_events)
     connection = AsyncConnection(settings.url)
     try:
         before = time.time()
         said = await connection.run(info())
         after = time.time()
         setup = await _ask(connection, config())
-        lacking = await _ask(connection, forbidden(Keys(settings.namespace), queues))
+        lacking = await _ask(connection, forbidden(keys, queues))
         return Answers(settings, said, setup, lacking, _clock_ahead(said, before, after))
     finally:
         await connection.close()

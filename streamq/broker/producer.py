@@ -36,7 +36,7 @@ class Producer:
     def __init__(self, settings: Settings) -> None:
         check_url(settings.url)
         self.settings = settings
-        self.keys = Keys(settings.namespace)
+        self.keys = Keys(settings.namespace, durable_events=settings.durable_events)
         self._lock = threading.Lock()
         self._forget_connections()
 

@@ -204,6 +204,6 @@ def test_a_listener_that_lost_its_connection_is_counted_again(q, any_server):
 def test_workers_announce_what_they_like(q):
     """Each text on its channel, in order, as it is."""
     with q.listening("a", "b") as next_message:
-        q.run(calls.announce([("a", b"1"), ("b", b"\xff\x00"), ("a", b"")]))
+        q.run(calls.announce(None, [("a", b"1"), ("b", b"\xff\x00"), ("a", b"")]))
         assert [next_message() for _ in range(3)] == [("a", b"1"), ("b", b"\xff\x00"), ("a", b"")]
-    q.run(calls.announce([]))
+    q.run(calls.announce(None, []))
