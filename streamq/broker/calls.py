@@ -107,11 +107,8 @@ def promote(queue: QueueKeys, task_ids: Sequence[str]) -> Call[int]:
     """Move delayed tasks to the streams of their levels, those that are due; returns how many."""
     keys = [queue.delayed, *queue.levels, *map(queue.record, task_ids)]
     keys.append(queue.log or keys[0])
-    return Call(
-        ("EVALSHA", _PROMOTE.digest, len(keys), *keys, GROUP, queue.events, queue.name, *task_ids),
-        int,
-        _PROMOTE,
-    )
+    args = (GROUP, queue.events, queue.name, *task_ids)
+    return Call(("EVALSHA", _PROMOTE.digest, len(keys), *keys, *args), int, _PROMOTE)
 
 
 def create_group(stream: str) -> Call[None]:
