@@ -33,13 +33,13 @@ class Logged(NamedTuple):
     event: bytes
 
 
-def page(log: str, first: bytes, last: bytes = b"+", most: int = PAGE) -> Call[list[Logged]]:
-    """Read the events of one log from `first` (with a bracket before it: the one after) to `last`, but only so many."""
+def event_page(log: str, first: bytes, last: bytes = b"+") -> Call[list[Logged]]:
+    """Read the events of one log from `first` (with a bracket before it: the one after) to `last`, at most `PAGE`."""
 
     def read(reply: list[Any]) -> list[Logged]:
         return [Logged(log, entry, fields[1]) for entry, fields in reply]
 
-    return Call(("XRANGE", log, first, last, "COUNT", most), read)
+    return Call(("XRANGE", log, first, last, "COUNT", PAGE), read)
 
 
 def since(
@@ -66,7 +66,7 @@ def since(
     unread: dict[str, list[Logged]] = {}
     while firsts:
         for log in [log for log in firsts if not unread.get(log)]:
-            unread[log] = yield page(log, firsts[log], lasts[log])
+            unread[log] = yield event_page(log, firsts[log], lasts[log])
             if unread[log]:
                 firsts[log] = b"(" + unread[log][-1].entry
             else:
