@@ -53,6 +53,8 @@ class StreamQ:
         events_url: another server for channels and agents. What is told of tasks is told by the scripts that commit
             them, and so at `url`.
         max_message: bytes that an encoded message of a channel may have.
+        durable_events: keep the events of tasks and workers, those of the last hour and up to some 100,000 of each
+            queue, so that who begins to listen late can still read them.
 
     Raises:
         ConfigError: one of them cannot be used. Nothing is connected until the first call is enqueued.
@@ -75,6 +77,7 @@ class StreamQ:
         durability: Durability = Settings.durability,
         events_url: str | None = None,
         max_message: int = Settings.max_message,
+        durable_events: bool = Settings.durable_events,
     ) -> None:
         given: dict[str, Any] = {} if url is None else {"url": url}
         self.settings = Settings(
@@ -90,6 +93,7 @@ class StreamQ:
             durability=durability,
             events_url=events_url,
             max_message=max_message,
+            durable_events=durable_events,
         )
         self.broker = Broker(self.settings)
         self.broadcast = Broadcast(self.settings, self.broker)

@@ -129,6 +129,7 @@ class Settings:
         fairness_weights: how many turns fairness keys have for one of others.
         events_url: where channels and agents are, if not at `url`.
         max_message: bytes that an encoded message of a channel may have.
+        durable_events: the events of tasks and workers of the last hour are kept, up to some 100,000 of each queue.
     """
 
     url: str = field(default_factory=lambda: os.environ.get("STREAMQ_URL") or DEFAULT_URL)
@@ -143,6 +144,7 @@ class Settings:
     fairness_weights: Mapping[str, float] = field(default_factory=dict)
     events_url: str | None = None
     max_message: int = 64 * 1024
+    durable_events: bool = False
 
     def __post_init__(self) -> None:
         check_name("namespace", self.namespace)

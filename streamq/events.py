@@ -1,7 +1,9 @@
 """Events: what happens to tasks and workers, told on Pub/Sub as it happens.
 
-Nothing is stored: an event that nobody hears is gone, and none is even made while nobody listens. A listener
-subscribes by pattern, so that the server sends little more than what is wanted.
+What is told is not stored: an event that nobody hears is gone, and none is even made while nobody listens, unless the
+app has ``durable_events``, which are also kept for those who come late (streamq/broker/event_log.py). A listener
+subscribes by pattern, so that the server sends little more than what is wanted, and to one channel that all listeners
+share, so that it can be asked whether there are any: others, too, may be subscribed by patterns.
 """
 
 from __future__ import annotations

@@ -32,11 +32,13 @@ class QueueKeys:
         rooms: sorted set of what tasks wait for when it is not their turn: members such as ``limit:NAME:KEY``,
             ``order:KEY`` and ``fair``; the score is when to look, Redis time in ms. See `room`.
         events: prefix of the channels of the queue's task events.
+        log: stream in which these events are kept; None: they are not. Scripts that make events have it as their last
+            key, or if it is None their first key once more, which is there anyway and in the right slot.
         record: gives the key of a task's record, a hash, from the task's id.
         lock: gives the key of a lock, a hash, from its name: a task's, and a digest of the arguments that count.
     """
 
-    def __init__(self, namespace: str, name: str) -> None:
+    def __init__(self, namespace: str, name: str, *, durable_events: bool = False) -> None:
         base = f"{namespace}:{{{name}}}"
         self.name = name
         self.levels = tuple(f"{base}:stream:{level}" for level in LEVELS)
@@ -54,6 +56,7 @@ class QueueKeys:
         )
         self.rooms = f"{base}:rooms"
         self.events = f"{namespace}:events:{name}:"
+        self.log = f"{base}:events" if durable_events else None
         self.record: Callable[[str], str] = f"{base}:task:".__add__
         self.lock: Callable[[str], str] = f"{base}:unique:".__add__
         self._base = base
@@ -104,12 +107,23 @@ class ChannelKeys:
 
 
 class Keys:
-    """The keys and channels of one namespace."""
+    """The keys and channels of one namespace.
 
-    def __init__(self, namespace: str) -> None:
+    Attributes:
+        namespace: first part of all of them.
+        queues: set of the names of the queues.
+        done: prefix of the channels on which clients are told that tasks have ended.
+        beacon: channel to which all are subscribed who listen to events, so that the server knows whether anybody does;
+            nothing is ever published on it. Scripts know its name.
+        worker_log: stream in which the events of workers are kept; None: no events are kept.
+    """
+
+    def __init__(self, namespace: str, *, durable_events: bool = False) -> None:
         self.namespace = namespace
         self.queues = f"{namespace}:queues"
         self.done = f"{namespace}:done:"
+        self.beacon = f"{namespace}:events:listening"
+        self.worker_log = f"{namespace}:worker-events" if durable_events else None
         self.queue = lru_cache(maxsize=1024)(self._queue)
 
         self.channels = f"{namespace}:channels"
@@ -119,7 +133,7 @@ class Keys:
         return ChannelKeys(self.namespace, name)
 
     def _queue(self, name: str) -> QueueKeys:
-        return QueueKeys(self.namespace, name)
+        return QueueKeys(self.namespace, name, durable_events=self.worker_log is not None)
 
     def worker_event(self, worker: str, event: str) -> str:
         """Channel of one kind of event of one worker."""

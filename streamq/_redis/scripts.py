@@ -36,9 +36,13 @@ def load(name: str) -> Script:
         lambda found: (_FOLDER / f"{found[1]}.lua").read_text("utf-8").partition("\n")[2].rstrip(),
         (_FOLDER / f"{name}.lua").read_text("utf-8"),
     )
-    text = _INCLUDE.sub(lambda found: (_FOLDER / f"_{found[1]}.lua").read_text("utf-8").rstrip(), text)
+    text = _with_parts(text)
     # Servers name scripts by their SHA-1; nothing secret depends on it.
     return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _with_parts(text: str) -> str:
+    return _INCLUDE.sub(lambda found: _with_parts((_FOLDER / f"_{found[1]}.lua").read_text("utf-8").rstrip()), text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,8 +81,10 @@ def _wake(wakes: Sequence[Callable[[], object]]) -> None:
             wake()
 
 
-def messages(connection: SyncConnection, pattern: str) -> Iterator[tuple[str, bytes] | BrokerError | None]:
+def messages(connection: SyncConnection, pattern: str, beacon: str) -> Iterator[tuple[str, bytes] | BrokerError | None]:
     """Listen to all channels that match `pattern`, for ever; subscribe again after a failure.
+
+    Who publishes knows by the subscription to `beacon` that somebody listens.
 
     Yields:
         The channel and data of a message; None at each (re)subscription; the error when the server is away.
@@ -92,6 +94,7 @@ def messages(connection: SyncConnection, pattern: str) -> Iterator[tuple[str, by
         while True:
             try:
                 if not pubsub.subscribed:
+                    pubsub.subscribe(beacon)
                     pubsub.psubscribe(pattern)
                 message = pubsub.get_message(timeout=1.0)
             except _FAILURES as error:

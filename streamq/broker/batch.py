@@ -49,15 +49,20 @@ def enqueue_all(keys: Keys, messages: Sequence[Message], before: Put | None = No
         messages: what to put.
         before: what came of the same call before, if locks are to be looked up.
     """
-    words: list[Word] = []
+    words: list[str] = []
     args: list[Word] = [GROUP]
     seen = before.seen_before | before.seen if before else {}
     for position, message in enumerate(messages):
         queue = keys.queue(message.queue)
         brought, terms = ([], "") if message.terms is None else _bring(queue, message, seen.get(position))
         words += (queue.levels[level_of(message.options)], queue.delayed, queue.record(message.id), *brought)
+        if queue.log:
+            words.append(queue.log)
         args += (queue.events, queue.name, message.id, message.task, message.args)
         args += (message.delay_ms, message.options, terms)
+
+    if messages:
+        words.append(keys.queue(messages[0].queue).log or words[0])
 
     def read(reply: list[list[Any]]) -> Put:
         noted, held, asked = reply

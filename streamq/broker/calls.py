@@ -81,6 +81,7 @@ def enqueue(queue: QueueKeys, messages: Iterable[Message], level: int = DEFAULT_
     for message in messages:
         keys.append(queue.record(message.id))
         args += (message.id, message.task, message.args, message.delay_ms, message.options)
+    keys.append(queue.log or keys[0])
     return Call(("EVALSHA", _ENQUEUE.digest, len(keys), *keys, *args), _read_enqueued, _ENQUEUE)
 
 
@@ -105,11 +106,9 @@ def due(queue: QueueKeys, limit: int) -> Call[Due]:
 def promote(queue: QueueKeys, task_ids: Sequence[str]) -> Call[int]:
     """Move delayed tasks to the streams of their levels, those that are due; returns how many."""
     keys = [queue.delayed, *queue.levels, *map(queue.record, task_ids)]
-    return Call(
-        ("EVALSHA", _PROMOTE.digest, len(keys), *keys, GROUP, queue.events, queue.name, *task_ids),
-        int,
-        _PROMOTE,
-    )
+    keys.append(queue.log or keys[0])
+    args = (GROUP, queue.events, queue.name, *task_ids)
+    return Call(("EVALSHA", _PROMOTE.digest, len(keys), *keys, *args), int, _PROMOTE)
 
 
 def create_group(stream: str) -> Call[None]:
@@ -171,6 +170,7 @@ def finish(
     for (message, _, entry, fence, *_), state, body in settlements:
         keys.append(queue.record(message.id))
         args += (entry, fence, state.value, body, message.id, message.task)
+    keys.append(queue.log or keys[0])
     return Call(("EVALSHA", _FINISH.digest, len(keys), *keys, *args), list, _FINISH)
 
 
@@ -193,6 +193,7 @@ def bury(
     elif what.task_id:
         keys.append(queue.record(what.task_id))
         args += ("", what.task_id, "")
+    keys.append(queue.log or keys[0])
     return Call(("EVALSHA", _BURY.digest, len(keys), *keys, *args), bool, _BURY)
 
 
@@ -228,6 +229,7 @@ def give_back(
     for delivery in deliveries:
         keys.append(queue.record(delivery.message.id))
         args += (delivery.entry, delivery.message.id)
+    keys.append(queue.log or keys[0])
     return Call(("EVALSHA", _GIVE_BACK.digest, len(keys), *keys, *args), lambda reply: GivenBack(*reply), _GIVE_BACK)
 
 
@@ -239,6 +241,7 @@ def park(queue: QueueKeys, stream: str, parked: Sequence[tuple[Delivery, Park]],
         keys.append(queue.record(delivery.message.id))
         wait_ms = round(step.seconds * 1000)
         args += (delivery.entry, delivery.fence, delivery.message.id, wait_ms, step.reason, step.attempt, step.error)
+    keys.append(queue.log or keys[0])
     return Call(("EVALSHA", _PARK.digest, len(keys), *keys, *args), list, _PARK)
 
 
@@ -298,10 +301,11 @@ def forget(queue: QueueKeys, task_id: str) -> Call[bool | str]:
     return Call(("EVALSHA", _FORGET.digest, 1, queue.record(task_id)), read, _FORGET)
 
 
-def announce(events: Iterable[tuple[str, bytes]]) -> Call[None]:
-    """Publish events, given as channel and text."""
+def announce(log: str | None, events: Iterable[tuple[str, bytes]]) -> Call[None]:
+    """Publish events, given as channel and text, and keep them if there is a log."""
+    keys = [] if log is None else [log]
     words = [word for event in events for word in event]
-    return Call(("EVALSHA", _ANNOUNCE.digest, 0, *words), nothing, _ANNOUNCE)
+    return Call(("EVALSHA", _ANNOUNCE.digest, len(keys), *keys, *words), nothing, _ANNOUNCE)
 
 
 def register_queues(keys: Keys, names: Iterable[str]) -> Call[None]:

@@ -49,6 +49,7 @@ def cancel(
     for task_id, stream in places:
         keys += (queue.record(task_id), queue.stream(stream))
         args += (task_id, stream)
+    keys.append(queue.log or keys[0])
 
     def read(reply: list[int | bytes]) -> list[bool | str]:
         return [one == 1 if isinstance(one, int) else one.decode() for one in reply]

@@ -60,7 +60,7 @@ _IN_SCRIPTS = [
         "PUBLISH event {}",
         "PUBLISH done id",
         "PUBLISH signals 1",
-        "PUBSUB NUMPAT",
+        "PUBSUB NUMSUB beacon",
         "SADD queues name",
         "TIME",
     )
@@ -122,7 +122,7 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         calls.consumers(queue.ready),
         server.client_id(),
         server.unblock(0),
-        server.listeners(),
+        server.listeners(keys.beacon),
         calls.enqueue(queue, []),
     ]
     sent = [[word.decode() if isinstance(word, bytes) else word for word in call.words] for call in plain]
@@ -140,8 +140,10 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "group": GROUP,
         "event": queue.events + "task:event",
         "done": keys.done + "client",
+        "beacon": keys.beacon,
     }
     sent += [["SUBSCRIBE", ours["done"]], ["SUBSCRIBE", ours["signals"]]]
+    sent += [["XADD", keys.worker_log, "*", "e", "{}"]] if keys.worker_log else []
     return [*sent, *([ours.get(word, word) for word in line] for line in _IN_SCRIPTS)]
 
 
@@ -156,13 +158,14 @@ async def ask(settings: Settings, queues: Iterable[str]) -> Answers:
         ConfigError: the URL cannot be used.
         BrokerError: the server cannot be reached, or does not even say what it is.
     """
+    keys = Keys(settings.namespace, durable_events=settings.durable_events)
     connection = AsyncConnection(settings.url)
     try:
         before = time.time()
         said = await connection.run(info())
         after = time.time()
         setup = await _ask(connection, config())
-        lacking = await _ask(connection, forbidden(Keys(settings.namespace), queues))
+        lacking = await _ask(connection, forbidden(keys, queues))
         return Answers(settings, said, setup, lacking, _clock_ahead(said, before, after))
     finally:
         await connection.close()

@@ -27,6 +27,7 @@ _RETIRE_MOST = 100
 _OLDEST_REDIS = 7
 
 T = TypeVar("T")
+K = TypeVar("K")
 
 
 def name_server(info: Mapping[str, str]) -> str:
@@ -44,7 +45,7 @@ def name_server(info: Mapping[str, str]) -> str:
 
 
 class Fetched(NamedTuple):
-    """What one read brought, and whether anybody listens to events."""
+    """What one read brought, and whether events are kept or anybody listens to them."""
 
     deliveries: list[Delivery]
     malformed: list[Malformed]
@@ -66,7 +67,7 @@ class Fleet:
     """
 
     def __init__(self, settings: Settings, worker: WorkerSettings, consumer: str, block: float) -> None:
-        self.keys = Keys(settings.namespace)
+        self.keys = Keys(settings.namespace, durable_events=settings.durable_events)
         self.consumer = consumer
         self.queues = [self.keys.queue(name) for name in worker.queues]
         self.ttl_ms = round(settings.result_ttl * 1000)
@@ -145,14 +146,14 @@ class Fleet:
             self._reader = await self._fetching.run(server.client_id())
         try:
             found, listening = await self._fetching.run_together(
-                calls.fetch(streams, self.consumer, each, block_ms), server.listeners()
+                calls.fetch(streams, self.consumer, each, block_ms), server.listeners(self.keys.beacon)
             )
         except BrokerError:
             self._reader = None  # there may be another connection next time
             raise
         deliveries = [one for one in found if type(one) is Delivery]
         malformed = [one for one in found if type(one) is Malformed] if len(deliveries) < len(found) else []
-        return Fetched(deliveries, malformed, listening)
+        return Fetched(deliveries, malformed, listening or self._settings.durable_events)
 
     async def _rest(self) -> None:
         """Wait, as long as a read would, for a queue that is not paused."""
@@ -163,7 +164,7 @@ class Fleet:
     async def keep(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
         """Start the leases of deliveries anew; returns those that still are this consumer's."""
         kept: list[Delivery] = []
-        for stream, group in _by_stream(deliveries, lambda one: one.stream).items():
+        for stream, group in _grouped(deliveries, lambda one: one.stream).items():
             call = calls.renew(stream, self.consumer, [one.entry for one in group])
             lost = await self._commands.run(call)
             kept += [one for one in group if one.entry not in lost]
@@ -178,7 +179,7 @@ class Fleet:
     async def commit(self, settlements: Iterable[calls.Settlement]) -> list[Delivery]:
         """Commit outcomes; returns the deliveries whose outcome was refused because they are another's by now."""
         refused = []
-        for stream, group in _by_stream(settlements, lambda one: one.delivery.stream).items():
+        for stream, group in _grouped(settlements, lambda one: one.delivery.stream).items():
             queue = self.keys.queue(group[0].delivery.message.queue)
             call = calls.finish(queue, stream, group, done=self.keys.done, worker=self.consumer, ttl_ms=self.ttl_ms)
             refused += [group[position].delivery for position in await self._commands.run(call)]
@@ -193,7 +194,7 @@ class Fleet:
     async def park(self, parked: Iterable[tuple[Delivery, Park]]) -> list[Delivery]:
         """Put deliveries back for later; returns those that are another's by now."""
         refused: list[Delivery] = []
-        for stream, group in _by_stream(parked, lambda one: one[0].stream).items():
+        for stream, group in _grouped(parked, lambda one: one[0].stream).items():
             queue = self.keys.queue(group[0][0].message.queue)
             positions = await self._commands.run(calls.park(queue, stream, group, worker=self.consumer))
             refused += [group[position][0] for position in positions]
@@ -213,7 +214,7 @@ class Fleet:
 
     async def _give_back(self, owner: calls.Owner, deliveries: Iterable[Delivery]) -> calls.GivenBack:
         given = buried = 0
-        for stream, group in _by_stream(deliveries, lambda one: one.stream).items():
+        for stream, group in _grouped(deliveries, lambda one: one.stream).items():
             queue = self.keys.queue(group[0].message.queue)
             call = calls.give_back(queue, stream, owner, group, done=self.keys.done, ttl_ms=self.ttl_ms)
             found = await self._commands.run(call)
@@ -257,9 +258,10 @@ class Fleet:
         """Send a call of those that need nothing of this consumer's."""
         return await self._commands.run(call)
 
-    async def announce(self, events: Iterable[tuple[str, bytes]]) -> None:
-        """Publish events."""
-        await self._commands.run(calls.announce(events))
+    async def announce(self, events: Iterable[tuple[str | None, str, bytes]]) -> None:
+        """Publish events, given as log, channel and text, and keep those that have a log."""
+        for log, group in _grouped(events, lambda one: one[0]).items():
+            await self._commands.run(calls.announce(log, [(channel, text) for _, channel, text in group]))
 
     @property
     def streams(self) -> list[str]:
@@ -283,10 +285,10 @@ class Fleet:
         await self._commands.close()
 
 
-def _by_stream(items: Iterable[T], stream: Callable[[T], str]) -> dict[str, list[T]]:
-    groups: defaultdict[str, list[T]] = defaultdict(list)
+def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    groups: defaultdict[K, list[T]] = defaultdict(list)
     for item in items:
-        groups[stream(item)].append(item)
+        groups[key(item)].append(item)
     return groups
 
 

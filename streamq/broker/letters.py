@@ -79,6 +79,7 @@ def redrive(queue: QueueKeys, entries: Sequence[tuple[bytes, str]], *, reset: bo
     for entry, task_id in entries:
         keys.append(queue.record(task_id))
         args += (entry, task_id)
+    keys.append(queue.log or keys[0])
     words = ("EVALSHA", _REDRIVE.digest, len(keys), *keys, *args)
     return Call(words, lambda reply: Redriven(*reply), _REDRIVE)
 

@@ -102,6 +102,7 @@ def arrive(queue: QueueKeys, source: str, messages: Iterable[tuple[str, bytes, S
     for task_id, due, words in messages:
         keys.append(queue.record(task_id))
         args += (task_id, due, len(words), *words)
+    keys.append(queue.log or keys[0])
     return Call(("EVALSHA", _ARRIVE.digest, len(keys), *keys, *args), list, _ARRIVE)
 
 

@@ -28,7 +28,7 @@ class Producer(Reach):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.keys = Keys(settings.namespace)
+        self.keys = Keys(settings.namespace, durable_events=settings.durable_events)
         super().__init__(settings.url)
 
     def _forget_connections(self) -> None:

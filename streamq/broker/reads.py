@@ -144,8 +144,8 @@ def listen(
     Yields:
         As `subscriptions.messages`.
     """
-    connection = SyncConnection(settings.url)
+    keys, connection = Keys(settings.namespace), SyncConnection(settings.url)
     try:
-        yield from messages(connection, Keys(settings.namespace).events(queue=queue, task=task, event=event))
+        yield from messages(connection, keys.events(queue=queue, task=task, event=event), keys.beacon)
     finally:
         connection.close()

@@ -31,7 +31,7 @@ def rescue(
     Raises:
         BrokerError: Redis cannot be asked; the lease brings them back.
     """
-    keys, given, buried = Keys(settings.namespace), 0, 0
+    keys, given, buried = Keys(settings.namespace, durable_events=settings.durable_events), 0, 0
     connection = SyncConnection(settings.url)
     owner = owner_of(settings, consumer, died)
     try:

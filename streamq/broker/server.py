@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from streamq._redis.scripts import Call, nothing
 
 
@@ -15,9 +17,13 @@ def unblock(client: int) -> Call[None]:
     return Call(("CLIENT", "UNBLOCK", client), nothing)
 
 
-def listeners() -> Call[bool]:
-    """Whether anybody listens to events."""
-    return Call(("PUBSUB", "NUMPAT"), bool)
+def listeners(beacon: str) -> Call[bool]:
+    """Whether anybody listens to events, and so is subscribed to the beacon."""
+    return Call(("PUBSUB", "NUMSUB", beacon), _is_any)
+
+
+def _is_any(reply: list[Any]) -> bool:
+    return bool(reply[1])
 
 
 def read_info(reply: bytes) -> dict[str, str]:

@@ -96,6 +96,7 @@ def admit(queue: QueueKeys, stream: str, asked: Sequence[tuple[Delivery, Sequenc
         for member, rule, units in stakes:
             keys += queue.room(member)
             args += (member, repr(rule.pace_ms), repr(rule.burst), rule.concurrency, repr(units))
+    keys.append(queue.log or keys[0])
     return Call(("EVALSHA", _ADMIT.digest, len(keys), *keys, *args), list, _ADMIT)
 
 
@@ -127,6 +128,7 @@ def turn(queue: QueueKeys, visits: Sequence[Visit]) -> Call[int | None]:
         keys += queue.room(member)
         keys += map(queue.record, (*placed, *waits))
         args += (member, len(placed), len(waits), *placed, *waits)
+    keys.append(queue.log or keys[0])
 
     def read(reply: int) -> int | None:
         return None if reply < 0 else reply

@@ -126,8 +126,8 @@ class Fetcher:
                 "deliveries": delivery.deliveries,
                 "time": time.time_ns() // 1_000_000,
             }
-            channel = f"{self._fleet.keys.queue(message.queue).events}{message.task}:started"
-            events.append((channel, json.dumps(text).encode()))
+            queue = self._fleet.keys.queue(message.queue)
+            events.append((queue.log, f"{queue.events}{message.task}:started", json.dumps(text).encode()))
         try:
             await self._fleet.announce(events)
         except BrokerError as error:

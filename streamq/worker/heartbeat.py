@@ -1,4 +1,4 @@
-"""Says on Pub/Sub that a worker process is there, that it lives, and that it goes."""
+"""Says among the events that a worker process is there, that it lives, and that it goes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Heartbeat:
 
     async def say(self, event: str) -> None:
         """Publish one event."""
-        worker = self._fleet.consumer
+        worker, keys = self._fleet.consumer, self._fleet.keys
         text = {
             "event": f"worker.{event}",
             "worker": worker,
@@ -42,6 +42,6 @@ class Heartbeat:
             "time": time.time_ns() // 1_000_000,
         }
         try:
-            await self._fleet.announce([(self._fleet.keys.worker_event(worker, event), json.dumps(text).encode())])
+            await self._fleet.announce([(keys.worker_log, keys.worker_event(worker, event), json.dumps(text).encode())])
         except BrokerError as error:
             self._outage.noticed(error)

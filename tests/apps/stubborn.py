@@ -1,4 +1,7 @@
-"""Tasks that fail, hang, kill and are killed. ``$STREAMQ_URL`` says which server, ``$MAX_DEATHS`` the deaths."""
+"""Tasks that fail, hang, kill and are killed.
+
+``$STREAMQ_URL`` says which server, ``$MAX_DEATHS`` the deaths, ``$DURABLE_EVENTS`` that events are kept.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,12 @@ async def lifespan(_app: StreamQ) -> AsyncIterator[int]:
     logging.getLogger("tests").info("lifespan left")
 
 
-app = StreamQ(lifespan=lifespan, max_deaths=int(os.environ.get("MAX_DEATHS", "3")), max_result=1000)
+app = StreamQ(
+    lifespan=lifespan,
+    max_deaths=int(os.environ.get("MAX_DEATHS", "3")),
+    max_result=1000,
+    durable_events="DURABLE_EVENTS" in os.environ,
+)
 VARIABLE: ContextVar[int] = ContextVar("variable", default=0)
 
 

@@ -445,7 +445,9 @@ def test_a_terminal_gets_colours(basic, server_url):
     try:
         listener.until_said("listening to")
         basic.app.broker.sync.run(
-            calls.announce([("sq:events:q:t:started", b'{"event": "task.started", "time": 1, "task": "t", "id": "1"}')])
+            calls.announce(
+                None, [("sq:events:q:t:started", b'{"event": "task.started", "time": 1, "task": "t", "id": "1"}')]
+            )
         )
         assert listener.process.wait(timeout=20) == 0
         shown = os.read(ours, 4096).decode()

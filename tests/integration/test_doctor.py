@@ -228,6 +228,13 @@ def test_a_worker_needs_rights_for_its_own_queues_only(server_url, user_with):
     assert "this user may not do all that streamq does" in line
 
 
+def test_who_keeps_events_needs_rights_for_the_log_of_workers(server_url, user_with):
+    url = user_with(*RIGHTS, "resetkeys", "~sq:{mail}:*", "~sq:queues")
+    finding = by_check(examine(Settings(url=url, durable_events=True), ["mail"]))["commands"]
+    assert finding.level is Level.REFUSED
+    assert "XADD sq:worker-events" in finding.text
+
+
 def test_a_worker_logs_the_warnings(own_server):
     """Each is one line; the worker starts all the same."""
     client, url = own_server

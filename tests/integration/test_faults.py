@@ -214,7 +214,7 @@ async def plain(stage: Stage) -> None:
 async def heard(stage: Stage) -> None:
     """The same, while somebody listens to events."""
     events = stage.module.app.broker.sync.pubsub()
-    events.psubscribe("sq:events:*")
+    events.subscribe("sq:events:listening")
     events.get_message(timeout=5)
     try:
         await plain(stage)
@@ -686,7 +686,7 @@ LOOK = ("INFO#2", "CONFIG GET", "forbidden")
 WORKING = {
     plain: (
         *(SET_UP, "INFO", *LOOK, "create_group", "create_group#2", "register_queues", "CLIENT ID", "XREADGROUP"),
-        *("SUBSCRIBE", "PUBSUB NUMPAT", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
+        *("SUBSCRIBE", "PUBSUB NUMSUB", "finish", "CLIENT UNBLOCK", "retire", "retire#2"),
     ),
     heard: ("announce", "announce#2", "announce#3"),
     delayed: ("due", "promote"),

@@ -23,7 +23,9 @@ APP = "tests.apps.stubborn:app"
 def heard(connection):
     """Listen to what happens to tasks; give a function that collects the events of one, up to its end."""
     pubsub = connection.client.pubsub()
+    pubsub.subscribe("sq:events:listening")
     pubsub.psubscribe("sq:events:default:*")
+    assert until(lambda: pubsub.get_message(timeout=1))["type"] == "subscribe"
     assert until(lambda: pubsub.get_message(timeout=1))["type"] == "psubscribe"
     told = []
 

@@ -11,7 +11,7 @@ import pytest
 from streamq._redis.connections import SyncConnection
 from streamq._redis.keys import GROUP, Keys
 from streamq._redis.scripts import Call
-from streamq.broker import calls
+from streamq.broker import calls, server
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 from streamq.sending import Steering
@@ -117,6 +117,9 @@ class Bench:
         words = self.redis("ZRANGE", self.queue.delayed, 0, -1, "WITHSCORES")
         return {words[n].decode(): int(words[n + 1]) for n in range(0, len(words), 2)}
 
+    def has_listeners(self) -> bool:
+        return self.run(server.listeners(self.keys.beacon))
+
     def now(self) -> int:
         seconds, micros = self.redis("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
@@ -126,8 +129,11 @@ class Bench:
         return {key: self.redis("DUMP", key) for key in sorted(self.redis("KEYS", "*"))}
 
     @contextmanager
-    def listening(self, *channels: str, pattern: bool = False) -> Iterator[Any]:
-        """Subscribe, and give a function that returns the next message as channel and text."""
+    def listening(self, *channels: str, pattern: bool = False, beacon: bool = True) -> Iterator[Any]:
+        """Subscribe, and give a function that returns the next message as channel and text.
+
+        By a pattern it is as a listener to events does, unless without the beacon.
+        """
         pubsub = self.connection.client.pubsub()
 
         def next_message() -> tuple[str, bytes]:
@@ -135,6 +141,9 @@ class Bench:
             return message["channel"].decode(), message["data"]
 
         try:
+            if pattern and beacon:
+                pubsub.subscribe(self.keys.beacon)
+                next_message()
             (pubsub.psubscribe if pattern else pubsub.subscribe)(*channels)
             for _ in channels:
                 next_message()

@@ -464,4 +464,4 @@ def test_listeners_hear_of_the_new_time(q):
         channel, text = next_message()
     assert channel == "sq:events:q:shop.buy:delayed"
     assert b'"id":"1"' in text
-    until(lambda: not q.redis("PUBSUB", "NUMPAT"))
+    until(lambda: not q.has_listeners())

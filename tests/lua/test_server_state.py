@@ -60,7 +60,7 @@ def test_on_a_full_server_work_goes_on(q, fill):
     assert [one.message.id for one in q.fetch("w-2")] == ["back", "delayed"]
     assert q.run(calls.forget(q.queue, "done"))
     assert not q.run(calls.retire(q.ready, "w-2"))
-    q.run(calls.announce([("a", b"1")]))
+    q.run(calls.announce(None, [("a", b"1")]))
 
 
 def test_a_full_server_gets_workers(q, fill):

@@ -1,4 +1,4 @@
-"""Events are made while somebody listens by pattern, and cost nothing otherwise."""
+"""Events are made while somebody is subscribed to the beacon, and cost nothing otherwise."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 
 import pytest
 
-from streamq.broker import calls, server
+from streamq.broker import calls, reads
+from streamq.config import Settings
 from streamq.events import read_event
 from streamq.lifecycle import State
 from tests.lua.conftest import ERROR
+from tests.workers import until
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def next_event(q):
             read_event(data)
             return {name: value for name, value in told.items() if name not in {"queue", "task", "time"}}
 
-        assert q.run(server.listeners()) is True
+        assert q.has_listeners()
         yield read
 
 
@@ -148,19 +150,60 @@ def test_what_changes_nothing_is_not_news(q, next_event):
     assert next_event() == {"event": "task.queued", "id": "2"}
 
 
-def test_without_a_listener_no_event_is_made(q):
-    """One who is subscribed to a channel, and not to a pattern, is no listener: so it shows that nothing was sent."""
+def assert_that_nothing_is_made(q, next_message):
+    """Enqueue a task, and see by the next message that nobody told of it."""
     channel = "sq:events:q:shop.buy:queued"
-    assert q.run(server.listeners()) is False
-    with q.listening(channel) as next_message:
-        q.enqueue("1")
-        q.redis("PUBLISH", channel, "the end")
-        assert next_message() == (channel, b"the end")
+    assert not q.has_listeners()
+    q.enqueue("1")
+    q.redis("PUBLISH", channel, "the end")
+    assert next_message() == (channel, b"the end")
+
+
+def test_without_a_listener_no_event_is_made(q):
+    """One who is subscribed to the channel alone, and not to the beacon, is no listener."""
+    with q.listening("sq:events:q:shop.buy:queued") as next_message:
+        assert_that_nothing_is_made(q, next_message)
+
+
+@pytest.mark.parametrize("pattern", ["*", "sq:*", "sq:events:*:*:*"])
+def test_for_one_who_is_subscribed_by_a_pattern_no_event_is_made(q, pattern):
+    """Channels that are no events can be subscribed by patterns too."""
+    with q.listening(pattern, pattern=True, beacon=False) as next_message:
+        assert_that_nothing_is_made(q, next_message)
+
+
+def test_for_listeners_of_another_namespace_no_event_is_made(q):
+    with q.listening("sq2:events:listening"), q.listening("sq:events:q:shop.buy:queued") as next_message:
+        assert_that_nothing_is_made(q, next_message)
+
+
+def test_a_listener_that_was_killed_is_known_to_be_gone(q, any_server):
+    """The server closes its connection, and no longer counts it."""
+    heard = reads.listen(Settings(any_server))
+    assert next(heard) is None
+    assert q.has_listeners()
+    q.enqueue("0")
+    assert b'"id":"0"' in next(heard)[1]
+    assert q.redis("CLIENT", "KILL", "TYPE", "pubsub") == 1
+    until(lambda: not q.has_listeners())
+    with q.listening("sq:events:q:shop.buy:queued") as next_message:
+        assert_that_nothing_is_made(q, next_message)
+    heard.close()
+
+
+def test_a_listener_that_lost_its_connection_is_counted_again(q, any_server):
+    heard = reads.listen(Settings(any_server))
+    assert next(heard) is None
+    q.redis("CLIENT", "KILL", "TYPE", "pubsub")
+    assert until(lambda: next(heard) is None, seconds=5)
+    q.enqueue("1")
+    assert b'"id":"1"' in next(heard)[1]
+    heard.close()
 
 
 def test_workers_announce_what_they_like(q):
     """Each text on its channel, in order, as it is."""
     with q.listening("a", "b") as next_message:
-        q.run(calls.announce([("a", b"1"), ("b", b"\xff\x00"), ("a", b"")]))
+        q.run(calls.announce(None, [("a", b"1"), ("b", b"\xff\x00"), ("a", b"")]))
         assert [next_message() for _ in range(3)] == [("a", b"1"), ("b", b"\xff\x00"), ("a", b"")]
-    q.run(calls.announce([]))
+    q.run(calls.announce(None, []))

@@ -22,6 +22,7 @@ from streamq.broker import (
     cancels,
     diagnosis,
     durability,
+    event_log,
     letters,
     moving,
     pausing,
@@ -34,7 +35,7 @@ from streamq.lifecycle import Park, State
 from streamq.limits import Limit, rule_of
 from streamq.message import Delivery, Lock, Malformed, Message, Share, Terms
 
-KEYS = Keys("sq")
+KEYS = Keys("sq", durable_events=True)
 QUEUE = KEYS.queue("orders")
 # Ids are the user's, and may hold what looks like another hash tag.
 IDS = ["1", "{x}", "}{", "a:{b}:c", "~" * 200]
@@ -125,7 +126,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "turn": [turns.turn(QUEUE, [turns.Visit(member, IDS, IDS[1:]) for member in MEMBERS])],
     "settle_weight": [turns.settle_weight(QUEUE, DELIVERIES[0], stake, 7.5) for stake in STAKES],
     "create_group": [calls.create_group(stream) for stream in QUEUE.all_streams],
-    "announce": [calls.announce([("sq:events:orders:shop.buy:started", b"{}")])],
+    "announce": [calls.announce(log, [("sq:events:orders:shop.buy:started", b"{}")]) for log in (None, QUEUE.log)],
 }
 # The names of all queues are in a set that is no queue's.
 REGISTER = calls.register_queues(KEYS, ["a", "b"])
@@ -156,7 +157,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "queue_names": (calls.queue_names(KEYS), lambda words: words[1:2]),
     "client_id": (server.client_id(), lambda _: ()),
     "unblock": (server.unblock(7), lambda _: ()),
-    "listeners": (server.listeners(), lambda _: ()),
+    "listeners": (server.listeners(KEYS.beacon), lambda _: ()),
     "server_info": (server.server_info(), lambda _: ()),
     "resume": (pausing.resume(QUEUE), lambda words: words[1:2]),
     "last_delivered": (moving.last_delivered(QUEUE.ready), lambda words: words[2:3]),
@@ -172,6 +173,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
     "scan": (cancels.scan(QUEUE.delayed, b"0"), lambda words: words[1:2]),
     "newest": (reads.newest(QUEUE.dead), lambda words: words[1:2]),
+    "event_page": (event_log.event_page(QUEUE.log, b"0"), lambda words: words[1:2]),
     "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
     "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
@@ -198,6 +200,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
             cancels,
             diagnosis,
             durability,
+            event_log,
             letters,
             moving,
             pausing,
@@ -224,19 +227,31 @@ def test_a_script_touches_one_slot(name):
 
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
-    """Three of each message's queue, all in the slot of that queue; with one queue it is one slot, as ever."""
+    """Four of each message's queue, all in the slot of that queue; with one queue it is one slot, as ever."""
     one_queue, several, nothing, *locked, _, _ = SEVERAL_QUEUES["enqueue_all"]
     assert slots(keys_of(one_queue)) == {key_slot(b"orders")}
     assert keys_of(nothing) == []
-    keys = keys_of(several)
-    assert len(keys) == 3 * len(OTHERS)
-    for message, *three in zip(OTHERS, keys[::3], keys[1::3], keys[2::3], strict=True):
+    *keys, last = keys_of(several)
+    assert last == KEYS.queue(OTHERS[0].queue).log
+    assert len(keys) == 4 * len(OTHERS)
+    for message, *four in zip(OTHERS, keys[::4], keys[1::4], keys[2::4], keys[3::4], strict=True):
         queue = KEYS.queue(message.queue)
-        assert three == [queue.ready, queue.delayed, queue.record(message.id)]
-        assert slots(three) == {key_slot(message.queue.encode())}
+        assert four == [queue.ready, queue.delayed, queue.record(message.id), queue.log]
+        assert slots(four) == {key_slot(message.queue.encode())}
     for call in locked:
-        assert len(keys_of(call)) == 7 * len(LOCKED)
+        assert len(keys_of(call)) == 8 * len(LOCKED) + 1
         assert slots(keys_of(call)) == {key_slot(b"orders")}
+
+
+@pytest.mark.parametrize("name", ALL_SCRIPT_CALLS)
+def test_a_script_that_makes_events_has_the_log_as_its_last_key(name):
+    """No other has it. Where no events are kept it has its first key once more; see `tests/lua`."""
+    of_schedules = 3 if name == "fire" else 0  # come after all of those that enqueue
+    makes_events = name == "fire" or "--@include events" in source(name)
+    for call in ALL_SCRIPT_CALLS[name]:
+        keys = keys_of(call)[: -of_schedules or None]
+        if keys and name != "announce":
+            assert (keys[-1].endswith(":events")) == makes_events
 
 
 @pytest.mark.parametrize("name", ALL_SCRIPT_CALLS)
@@ -278,7 +293,7 @@ def test_queues_with_similar_names_share_nothing():
     """No key of one queue or namespace is one of another."""
     every = [
         key
-        for keys in (Keys("sq"), Keys("sq2"), Keys("sq.a"))
+        for keys in (Keys(name, durable_events=True) for name in ("sq", "sq2", "sq.a"))
         for name in ("a", "b", "a.b", "queues", "done", "events", "task")
         for queue in [keys.queue(name)]
         for key in (
@@ -289,9 +304,11 @@ def test_queues_with_similar_names_share_nothing():
             queue.moving,
             *queue.timetable,
             queue.record("1"),
+            queue.log,
             keys.queues,
+            keys.worker_log,
         )
-        if key != keys.queues or name == "a"
+        if key not in (keys.queues, keys.worker_log) or name == "a"
     ]
     assert len(every) == len(set(every))
 
@@ -308,6 +325,8 @@ _FROM_KEYS = re.compile(
     r"KEYS\[\w+(?: \+ \w+)?\]"
     r"|[\w.]+ == '\w+' and KEYS\[\d\] or KEYS\[\d \+ \([\w.]+ or \d\)\]"
     r"|KEYS\[first \+ \(tonumber\(place\) or 0\)\]"
+    r"|KEYS\[#KEYS\] ~= KEYS\[1\] and KEYS\[#KEYS\] or nil"
+    r"|log and KEYS\[last\]"
 )
 _KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
 _KEY_SECOND = {"XGROUP", "XINFO"}
@@ -377,7 +396,7 @@ def test_a_script_uses_the_keys_it_was_given(name):
 SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
 SHARED |= {"line_up": 5, "share": 6, "write_held": 1}
 SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 3, "hold": 3, "wake": 3, "wake_all": 3}
-SHARED |= {"free_place": 2, "known": 1, "read_rule": 1}
+SHARED |= {"free_place": 2, "known": 1, "read_rule": 1, "keep": 1}
 SHARED |= {"replace": 2, "put_off": 1, "page": 1, "remove": 1, "open": 1}
 
 
@@ -410,6 +429,8 @@ def test_a_script_is_short_and_says_what_it_takes(name):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_no_script_uses_what_loses_tasks_or_takes_long(name):
     never = ["XTRIM", "MAXLEN", "MINID", "NOACK", "FORCE", "'KEYS'", "'SCAN'", "loadstring"]
+    if name == "_keep":  # events are no tasks
+        never.remove("MAXLEN")
     assert not [word for word in never if word in source(name)]
 
 

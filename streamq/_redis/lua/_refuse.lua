@@ -1,5 +1,5 @@
--- Finds what would make a script fail after its first write. The server has checked that all keys may be used, but
--- neither commands nor channels.
+-- Finds what would make a script fail after its first write. The server has checked that all keys may be used, but not
+-- that commands may.
 local function find_forbidden(...)
   for _, commands in ipairs({ ... }) do
     for _, command in ipairs(commands) do
@@ -7,12 +7,6 @@ local function find_forbidden(...)
     end
   end
   if not redis.acl_check_cmd('XGROUP', 'CREATE', KEYS[1], ARGV[1], '0', 'MKSTREAM') then return 'XGROUP' end
-end
-
-local function find_forbidden_channel(channels)
-  for _, channel in ipairs(listening and channels or {}) do
-    if not redis.acl_check_cmd('PUBLISH', channel, '') then return 'PUBLISH to ' .. channel end
-  end
 end
 
 -- Says which of some keys, the first of them at `at`, is neither missing nor of the type that is needed.

@@ -3,13 +3,15 @@
 -- left as it is, so sending again is safe. Of all scripts the only one whose keys may be of several queues.
 -- KEYS: for each message: stream of its level, delayed set, record, then what its terms bring
 --       (lock: the lock, and of its holder, as far as it is known: record, level's stream, returned stream;
---       line: rooms, and of its member of them: rule, places, room; share: the same and the times of keys)
+--       line: rooms, and of its member of them: rule, places, room; share: the same and the times of keys),
+--       and if events are kept the log of its queue
 -- ARGV: group, then for each message: event channels, queue, id, task, args, delay in ms (see put), options,
 --       terms (empty: none; else JSON: the types of the keys that they bring, then each with the place of its first)
 -- Returns the positions of the messages whose queues are new; of messages that were not put, position and id, one by
 -- one, of the task that is there: their own if it was known (then the reply that said that the queue is new may have
 -- got lost), or the holder of their lock; and of messages whose lock may be held, position and what the lock holds:
 -- then nothing was put.
+if #KEYS == 0 then return { {}, {}, {} } end
 --@include now
 --@include events
 --@include level
@@ -21,24 +23,20 @@
 --@include held
 --@include line
 --@include share
-if #KEYS == 0 then return { {}, {}, {} } end
 local group, messages, at, locks = ARGV[1], {}, 1, {}
-local channels, lines, shares = {}, {}, {}
+local lines, shares = {}, {}
 for word = 2, #ARGV, 8 do
   local terms = ARGV[word + 7] ~= '' and cjson.decode(ARGV[word + 7]) or { brings = {} }
   terms.at, terms.word = at, word
   messages[#messages + 1] = terms
-  at = at + 3 + #terms.brings
+  at = at + 3 + #terms.brings + (log and 1 or 0)
+  terms.last = at - 1
   if terms.lock then locks = lock_commands end
   if terms.line then lines = line_commands end
   if terms.share then shares = share_commands end
-  if terms.line or terms.share then
-    channels[#channels + 1] = ARGV[word] .. ARGV[word + 3] .. ':held'
-  end
-  channels[#channels + 1] = ARGV[word] .. ARGV[word + 3] .. (tonumber(ARGV[word + 5]) ~= 0 and ':delayed' or ':queued')
 end
 local commands = { 'EXISTS', 'HEXISTS', 'HSET', 'TYPE', 'XADD', 'ZADD', 'ZRANGEBYSCORE' }
-local forbidden = find_forbidden(commands, locks, lines, shares) or find_forbidden_channel(channels)
+local forbidden = find_forbidden(commands, locks, lines, shares)
 if forbidden then return redis.error_reply('NOPERM this user has no permissions for ' .. forbidden) end
 for _, message in ipairs(messages) do
   local wrong = find_mistyped(message.at, { 'stream', 'zset', 'hash', unpack(message.brings) })
@@ -52,6 +50,8 @@ for n, message in ipairs(messages) do
   local at, lock_at, holder_at = message.at, message.at + (message.lock and message.lock.place or 0), message.holder_at
   local stream, delayed, record, lock = KEYS[at], KEYS[at + 1], KEYS[at + 2], KEYS[lock_at]
   local channels, queue, id, task, args, delay, options = unpack(ARGV, message.word, message.word + 6)
+  local last = message.last
+  log = log and KEYS[last]
   if open(stream, group) then noted[#noted + 1] = n - 1 end
   delay = tonumber(delay)
   local line_at = message.at + (message.line and message.line.place or 0)
