@@ -7,37 +7,30 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.caller import Broker
 from streamq.broker.turns import weighed_stake
-from streamq.codec import CallCodec, ResultCodec
+from streamq.codec import CallCodec
 from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
-from streamq.message import Delivery, Message, Terms
+from streamq.generators import driven, result_codec
+from streamq.message import Delivery, Message, Terms, new_task_id
 from streamq.options import TaskOptions
 from streamq.picking import lock_of
 from streamq.results import AsyncResult
 from streamq.sending import SendOptions, delay_of, expiry_of
+from streamq.streams import Yields
 from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-def new_task_id() -> str:
-    """Make a UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix time in ms, then 74 random bits."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+T = TypeVar("T")
 
 
 _current: list[Broker] = []
@@ -171,6 +164,7 @@ class Task(Sender[P, R]):
     Attributes:
         name: the registered name.
         function: the function itself.
+        run: what a worker calls: the function; one that yields is run to its end, and emits what it yields.
         options: what the decorator said.
         is_async: the function is an ``async def``.
         is_limited: a run may take only so long.
@@ -183,9 +177,10 @@ class Task(Sender[P, R]):
         super().__init__(self)
         self.name = options.name
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.run = driven(function)
+        self.is_async = inspect.iscoroutinefunction(self.run)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
-        self.result_codec = ResultCodec(options.name, function)
+        self.result_codec = result_codec(options.name, function)
         self._broker = broker
 
     @property
@@ -276,6 +271,22 @@ class AsyncTask(Task[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Call the function here; nothing is enqueued."""
         return cast("Coroutine[Any, Any, R]", self._call(args, kwargs))
+
+
+class StreamTask(Task[P, Yields[T, R]], Generic[P, T, R]):
+    """A task whose function is a generator; it runs in a thread, and what it yields is emitted."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Generator[T, Any, R]:
+        """Call the function here, and get the generator; nothing is enqueued."""
+        return cast("Generator[T, Any, R]", self._call(args, kwargs))
+
+
+class AsyncStreamTask(Task[P, Yields[T, None]], Generic[P, T]):
+    """A task whose function is an async generator; it runs on the event loop, and what it yields is emitted."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
+        """Call the function here, and get the generator; nothing is enqueued."""
+        return cast("AsyncGenerator[T, None]", self._call(args, kwargs))
 
 
 @dataclass(frozen=True)

@@ -213,6 +213,28 @@ class AsyncConnection:
                 raise await self.failed(reply) from reply
         return [call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
 
+    async def run_each(self, calls: Sequence[Call[T]]) -> list[T | BrokerError]:
+        """Send calls in one round trip.
+
+        Returns:
+            For each its answer, or its error.
+
+        Raises:
+            BrokerUnavailable: there are no answers.
+        """
+        try:
+            replies = await self._pipe(call.words for call in calls)
+            missing = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            again = await self._pipe(calls[n].with_text for n in missing) if missing else ()
+        except _FAILURES as error:
+            raise await self.failed(error) from error
+        for n, reply in zip(missing, again, strict=True):
+            replies[n] = reply
+        return [
+            await self.failed(reply) if isinstance(reply, Exception) else call.parse(reply)
+            for call, reply in zip(calls, replies, strict=True)
+        ]
+
     async def _pipe(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         pipeline: Any = self.client.pipeline(transaction=False)
         for words in commands:

@@ -33,6 +33,7 @@ class QueueKeys:
             ``order:KEY`` and ``fair``; the score is when to look, Redis time in ms. See `room`.
         events: prefix of the channels of the queue's task events.
         record: gives the key of a task's record, a hash, from the task's id.
+        chunks: gives the key of what a task has emitted, a stream, from the task's id.
         lock: gives the key of a lock, a hash, from its name: a task's, and a digest of the arguments that count.
     """
 
@@ -55,6 +56,7 @@ class QueueKeys:
         self.rooms = f"{base}:rooms"
         self.events = f"{namespace}:events:{name}:"
         self.record: Callable[[str], str] = f"{base}:task:".__add__
+        self.chunks: Callable[[str], str] = f"{base}:chunks:".__add__
         self.lock: Callable[[str], str] = f"{base}:unique:".__add__
         self._base = base
 

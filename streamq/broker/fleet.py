@@ -257,6 +257,10 @@ class Fleet:
         """Send a call of those that need nothing of this consumer's."""
         return await self._commands.run(call)
 
+    async def run_each(self, some: Sequence[Call[T]]) -> list[T | BrokerError]:
+        """Send such calls in one round trip; each has its own answer, or error."""
+        return await self._commands.run_each(some)
+
     async def announce(self, events: Iterable[tuple[str, bytes]]) -> None:
         """Publish events."""
         await self._commands.run(calls.announce(events))
