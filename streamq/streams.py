@@ -12,7 +12,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Self, TypeVar
 
@@ -187,21 +187,28 @@ class ResultStream(Generic[T]):
     def _learn(self, page: Page) -> bool:
         """Take in what was read; tells whether there is something to give, or it is over."""
         record, last, chunks = page
-        if record.state is not State.UNKNOWN:
-            if last.delivery != self._read.delivery:
-                self._read = Place(last.delivery, -1)
-            self.delivery = last.delivery
-            expected = self._read.number + 1
-            self._ready.extend((place, record.attempt, value) for place, value in chunks)
-            first = chunks[0][0].number if chunks else last.number + 1
-            if chunks or first > expected:
-                self._read = chunks[-1][0] if chunks else last
-            if first > expected:
-                raise ChunksLost(f"of task {self._id} the chunks {expected} to {first - 1} are not there any more")
-        if not chunks and (record.state.ended or record.state is State.UNKNOWN):
+        if record.state is not State.UNKNOWN and self._take(record.attempt, last, chunks):
+            return True
+        if record.state.ended or record.state is State.UNKNOWN:
             self._is_over = True
             self._error = self._failure(record)
-        return bool(chunks) or self._is_over
+        return self._is_over
+
+    def _take(self, attempt: int, last: Place, chunks: Sequence[tuple[Place, bytes]]) -> bool:
+        """Take in the chunks of a page, those before the first gap; tells whether there are some."""
+        self.delivery = last.delivery
+        if last.delivery != self._read.delivery:
+            self._read = Place(last.delivery, -1)
+        expected = self._read.number + 1
+        whole = [(place, attempt, value) for n, (place, value) in enumerate(chunks, expected) if place.number == n]
+        following = chunks[0][0].number if chunks else last.number + 1
+        if whole:
+            self._ready.extend(whole)
+            self._read = whole[-1][0]
+        elif following > expected:
+            self._read = Place(last.delivery, following - 1)
+            raise ChunksLost(f"of task {self._id} the chunks {expected} to {following - 1} are not there any more")
+        return bool(whole)
 
     def _next(self) -> Chunk[T] | None:
         if self._ready:

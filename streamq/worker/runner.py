@@ -197,7 +197,7 @@ class Runner:
         try:
             args, kwargs = _arguments(task, delivery)
             with self._no_fork():
-                value = await within(task.options.timeout, task.function(*args, **kwargs))
+                value = await within(task.options.timeout, task.run(*args, **kwargs))
             return succeeded(task, delivery, value, self._bounds.chunk)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a task must not end the process
             return failed(task, delivery, error)
@@ -206,7 +206,7 @@ class Runner:
         try:
             args, kwargs = _arguments(task, delivery)
             with self._no_fork(), _alarm(task.options.timeout):
-                value = task.function(*args, **kwargs)
+                value = task.run(*args, **kwargs)
             return succeeded(task, delivery, value, self._bounds.chunk)
         except BaseException as error:  # noqa: BLE001 - see above
             return failed(task, delivery, error)
