@@ -8,8 +8,6 @@ workers died under it). The field ``v`` is there only if its version is another 
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -17,15 +15,6 @@ from typing import Literal, NamedTuple
 _MOST_WORDS = 200
 _MOST_DIGITS = 15
 VERSION = 1
-
-
-def new_task_id() -> str:
-    """Make a UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix time in ms, then 74 random bits."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 class Lock(NamedTuple):

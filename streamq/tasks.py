@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import os
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, replace
@@ -20,7 +21,7 @@ from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_na
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
 from streamq.generators import driven, result_codec
-from streamq.message import Delivery, Message, Terms, new_task_id
+from streamq.message import Delivery, Message, Terms
 from streamq.options import TaskOptions
 from streamq.picking import lock_of
 from streamq.results import AsyncResult
@@ -31,6 +32,15 @@ from streamq.uniqueness import By, choose
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
+
+
+def new_task_id() -> str:
+    """Make a UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix time in ms, then 74 random bits."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    digits = f"{value:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 _current: list[Broker] = []
@@ -218,19 +228,13 @@ class Task(Sender[P, R]):
         return Sender(self, **options)
 
     def apply_async(
-        self,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[SendOptions],
+        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[SendOptions]
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form: ``using(...).delay(*args, **kwargs)`` without the types."""
         return cast("Sender[..., R]", self.using(**options)).delay(*args, **(kwargs or {}))
 
     async def aapply_async(
-        self,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[SendOptions],
+        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[SendOptions]
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form, as `apply_async` does."""
         return await cast("Sender[..., R]", self.using(**options)).adelay(*args, **(kwargs or {}))

@@ -12,7 +12,7 @@ from streamq.broker.caller import Broker
 from streamq.broker.schedules import StoredSchedule
 from streamq.broker.walking import Steps, acomplete, complete
 from streamq.errors import ConfigError
-from streamq.message import Message, new_task_id
+from streamq.message import Message
 from streamq.results import AsyncResult
 from streamq.schedule.plan import (
     Definition,
@@ -24,7 +24,7 @@ from streamq.schedule.plan import (
     read_definition,
 )
 from streamq.schedule.rules import Rule
-from streamq.tasks import Signature
+from streamq.tasks import Signature, new_task_id
 
 _PAGE = 250  # schedules that are read in one step
 

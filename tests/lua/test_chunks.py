@@ -37,7 +37,10 @@ def cancel(q):
     assert q.run(cancels.cancel(q.queue, [cancels.Place("1")], done=q.keys.done, ttl_ms=60_000)) == [True]
 
 
-def progress(q, said=Progress(0.5, "half"), fence=None):
+HALF = Progress(0.5, "half")
+
+
+def progress(q, said=HALF, fence=None):
     return q.run(chunks.progress(q.queue, "1", said, fence))
 
 

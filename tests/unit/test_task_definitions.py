@@ -18,9 +18,8 @@ import streamq
 from streamq import Context, NoCurrentTask, StreamQ, Task, current, decorator
 from streamq import tasks as tasks_module
 from streamq.errors import ConfigError, EncodeError, PayloadTooLarge, RetryRequested, TaskNameClash, TaskRejected
-from streamq.message import new_task_id
 from streamq.naming import default_name
-from streamq.tasks import AsyncTask, SyncTask
+from streamq.tasks import AsyncTask, SyncTask, new_task_id
 
 
 def add(x: int, y: int = 0) -> int:
