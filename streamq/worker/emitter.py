@@ -23,6 +23,7 @@ _log = logging.getLogger("streamq.worker")
 
 _ROUND_RUNS = 100
 _ROUND_BYTES = 2 * 1024 * 1024
+_ENDED = BrokerUnavailable("the worker has ended before all that the task has emitted was written")
 _PASSING = (BrokerUnavailable, BrokerRefused, BrokerOutOfMemory)
 
 
@@ -80,7 +81,7 @@ class Emitter:
     def _add(self, run: Run) -> None:
         assert run.outbox is not None  # noqa: S101 - it has called
         if self._is_closed:
-            run.outbox.drop()
+            run.outbox.drop(_ENDED)
             return
         self._ready[run] = run.outbox
         self._wake.set()
@@ -164,5 +165,5 @@ class Emitter:
     def close(self) -> None:
         """Forget what is left, and what is still to come, so that nobody waits for it."""
         self._is_closed = True
-        for outbox in self._ready.values():
-            outbox.drop()
+        for outbox in list(self._ready.values()):
+            outbox.drop(_ENDED)  # an outcome that waits for it must not be committed
