@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -136,6 +137,23 @@ async def unencodable() -> AsyncIterator[object]:
 async def too_many(size: int) -> AsyncIterator[str]:
     while True:
         yield "x" * size
+
+
+@app.task
+async def too_large() -> AsyncIterator[str]:
+    try:
+        yield "x" * 200_000
+    finally:
+        await asyncio.sleep(0.02)
+        logging.getLogger("tests").info("it was closed")
+
+
+@app.task
+def too_large_in_thread() -> Iterator[str]:
+    try:
+        yield "x" * 200_000
+    finally:
+        logging.getLogger("tests").info("it was closed")
 
 
 @app.task(timeout=0.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import threading
@@ -335,6 +336,17 @@ async def test_what_cannot_be_emitted_fails_the_task(streaming, work, name, args
         result = await getattr(streaming, name).adelay(*args)
         with pytest.raises(TaskFailed, match=error):
             await values(result)
+
+
+@pytest.mark.parametrize("name", ["too_large", "too_large_in_thread"])
+async def test_a_generator_is_closed_before_its_task_ends(streaming, work, caplog, name):
+    """Also if what it has yielded cannot be emitted; and not whenever it happens to be forgotten."""
+    caplog.set_level(logging.INFO)
+    async with work():
+        result = await getattr(streaming, name).adelay()
+        with pytest.raises(TaskFailed, match="the chunk has 200002 bytes"):
+            await values(result)
+    assert caplog.text.index("it was closed") < caplog.text.index(f"{name} failed")
 
 
 async def test_the_stream_has_a_time_to_live(streaming, work, connection):

@@ -63,7 +63,7 @@ def test_what_comes_again_is_not_written_twice(q, emit, read):
         assert emit(delivery, 0, b"1", b"2")
     assert emit(delivery, 1, b"2", b"3")
     assert emit(delivery, 0, b"1")
-    assert read()[1] == [(1, 0, b"1"), (1, 1, b"2"), (1, 2, b"3")]
+    assert read() == (Place(1, 2), [(1, 0, b"1"), (1, 1, b"2"), (1, 2, b"3")])
 
 
 @pytest.mark.parametrize("away", ["given back", "parked", "ended", "cancelled", "deleted"])
