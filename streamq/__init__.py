@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from streamq.results import AsyncResult
     from streamq.retry import Retry
     from streamq.schedule.rules import cron, every
-    from streamq.streams import Chunk, ResultStream
+    from streamq.streams import Chunk, ResultStream, Yields
     from streamq.tasks import Signature, Task
     from streamq.timetable import Schedule
     from streamq.uniqueness import by
@@ -93,6 +93,7 @@ __all__ = [
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
+    "Yields",
     "by",
     "cron",
     "current",
@@ -112,6 +113,7 @@ _HOMES = {
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
+    "Yields": "streams",
     "by": "uniqueness",
     "cron": "schedule.rules",
     "current": "context",

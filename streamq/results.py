@@ -179,8 +179,9 @@ class AsyncResult(Generic[R]):
     def stream(self, after: str | None = None, timeout: float | None = None) -> ResultStream[Any]:
         """Go through what the task emits, from the first chunk on: ``async for chunk in result.stream()``, or ``for``.
 
-        Any number of readers can do so, at any time until `result_ttl` after the task has ended (an hour after its
-        last chunk at least), and each has all chunks of the run that counts, in order.
+        Any number of readers can do so, each of them has all chunks of the run that counts, in order, and they may
+        come late: chunks are kept for ``result_ttl`` after the last one, an hour at least, and the record of the task
+        for ``result_ttl`` after its end.
 
         Args:
             after: the id of the last chunk that the reader has: it goes on after it. If that one is void by now, it
@@ -188,7 +189,7 @@ class AsyncResult(Generic[R]):
             timeout: seconds to wait for something new at most; None waits for as long as it takes.
 
         Returns:
-            The stream; its steps say what they raise.
+            The stream; see there for what its steps raise, and how a reader sees that a task has begun anew.
 
         Raises:
             ConfigError: `after` is no id of a chunk.

@@ -174,6 +174,20 @@ async def test_chunks_are_what_the_annotation_says(streaming, work):
             await values(await streaming.mistyped.adelay())
 
 
+async def test_a_task_that_was_moved_is_read_where_it_is(any_server, streaming, work):
+    """Its result knows only the queue where it was enqueued."""
+    result = await streaming.count.using(queue="old").adelay(3)
+    await streaming.app.queues.amove("old", "default")
+    assert await result.aprogress(0.5)
+    async with work():
+        assert await values(result) == [0, 1, 2]
+        assert await values(streaming.app.result(result.id), after="1-0") == [0, 1, 2], "it is another delivery"
+        assert (await result.arecord()).progress == Progress(0.5)
+        assert await result.aforget()
+        with pytest.raises(UnknownTaskId):
+            await values(result)
+
+
 async def test_a_plain_call_gives_the_generator(streaming):
     """Nothing is enqueued, and nothing emitted."""
     assert [n async for n in streaming.count(3)] == [0, 1, 2]

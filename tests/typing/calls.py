@@ -7,7 +7,7 @@ from datetime import date
 from typing import Any, assert_type
 
 import streamq
-from streamq import AsyncResult, Chunk, Context, ResultStream, Schedule, Signature, StreamQ, by, cron, every
+from streamq import AsyncResult, Chunk, Context, ResultStream, Schedule, Signature, StreamQ, Yields, by, cron, every
 
 app = StreamQ()
 
@@ -146,6 +146,7 @@ async def right_async() -> None:
 
 
 def streamed() -> None:
+    assert_type(chat.delay("x"), AsyncResult[Yields[str, None]])
     assert_type(chat.delay("x").stream(), ResultStream[str])
     assert_type(chat.delay("x").get(), None)
     assert_type([chunk.value for chunk in chat_bound.delay("x").stream(after="1-1", timeout=3)], list[bytes])
