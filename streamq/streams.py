@@ -31,7 +31,7 @@ _LOOK_AGAIN_SECONDS = 1.0
 
 
 class Yields(Generic[T, R]):
-    """For type checkers alone: ``AsyncResult[Yields[T, R]]`` is the result of a task that yields `T` and returns `R`."""
+    """For type checkers: ``AsyncResult[Yields[T, R]]`` is the result of a task that yields `T` and returns `R`."""
 
 
 @dataclass(frozen=True, slots=True)
