@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         BrokerRefused,
         BrokerReset,
         BrokerUnavailable,
+        ChunksLost,
         ConfigError,
         EncodeError,
         MissingExtra,
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from streamq.results import AsyncResult
     from streamq.retry import Retry
     from streamq.schedule.rules import cron, every
+    from streamq.streams import Chunk, ResultStream, Yields
     from streamq.tasks import Signature, Task
     from streamq.timetable import Schedule
     from streamq.uniqueness import by
@@ -58,6 +60,8 @@ __all__ = [
     "BrokerRefused",
     "BrokerReset",
     "BrokerUnavailable",
+    "Chunk",
+    "ChunksLost",
     "ConfigError",
     "Context",
     "EncodeError",
@@ -70,6 +74,7 @@ __all__ = [
     "ResultDecodeError",
     "ResultEncodeError",
     "ResultError",
+    "ResultStream",
     "ResultTimeout",
     "ResultTooLarge",
     "Retry",
@@ -88,6 +93,7 @@ __all__ = [
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
+    "Yields",
     "by",
     "cron",
     "current",
@@ -97,6 +103,8 @@ __all__ = [
 
 _HOMES = {
     "AsyncResult": "results",
+    "Chunk": "streams",
+    "ResultStream": "streams",
     "Retry": "retry",
     "Context": "context",
     "Schedule": "timetable",
@@ -105,6 +113,7 @@ _HOMES = {
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
+    "Yields": "streams",
     "by": "uniqueness",
     "cron": "schedule.rules",
     "current": "context",

@@ -41,7 +41,8 @@ class StreamQ:
             what it yields as ``context.state``.
         result_ttl: seconds for which the record of an ended task is kept.
         max_payload: bytes that the encoded arguments of one call may have.
-        max_result: bytes that an encoded result may have.
+        max_result: bytes that an encoded result, or one chunk of a stream, may have.
+        max_stream: bytes that all chunks of one run may have; each counts as 16 more than its JSON has.
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters. The last
             time it runs in a process of its own, so that no other task is blamed.
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
@@ -70,6 +71,7 @@ class StreamQ:
         result_ttl: float = Settings.result_ttl,
         max_payload: int = Settings.max_payload,
         max_result: int = Settings.max_result,
+        max_stream: int = Settings.max_stream,
         max_deaths: int = Settings.max_deaths,
         unknown_task_ttl: float = Settings.unknown_task_ttl,
         queue_limits: Mapping[str, Limit] | None = None,
@@ -86,6 +88,7 @@ class StreamQ:
             result_ttl=result_ttl,
             max_payload=max_payload,
             max_result=max_result,
+            max_stream=max_stream,
             max_deaths=max_deaths,
             unknown_task_ttl=unknown_task_ttl,
             queue_limits=queue_limits or {},

@@ -218,8 +218,8 @@ def explain(error: ValidationError, names: Sequence[str] = (), kind: str = "argu
     return "; ".join(lines)
 
 
-def encode_result(value: Any) -> bytes:
-    """Encode what a task returned.
+def encode_result(value: Any, what: str = "returned") -> bytes:
+    """Encode what a task returned, or else gives to its caller: `what` is for the message.
 
     Raises:
         ResultEncodeError: it does not fit into JSON.
@@ -229,20 +229,31 @@ def encode_result(value: Any) -> bytes:
     try:
         return encode_value(value)
     except UNENCODABLE as error:
-        raise ResultEncodeError(f"the returned {type(value).__name__} cannot be stored as JSON: {error}") from error
+        raise ResultEncodeError(f"the {what} {type(value).__name__} cannot be stored as JSON: {error}") from error
 
 
 class ResultCodec:
-    """Decodes the results of one function by its return annotation; without one, as plain JSON."""
+    """Decodes the results of one function by its return annotation; without one, as plain JSON.
+
+    Attributes:
+        chunks: decodes what the function yields; None: it yields nothing.
+    """
+
+    chunks: ResultCodec | None = None
+    _what = "the result"
 
     def __init__(self, name: str, function: Callable[..., Any]) -> None:
         self.name = name
         self.function = function
 
+    def _part(self, annotation: Any) -> Any:
+        return annotation
+
     @cached_property
     def _adapter(self) -> TypeAdapter[Call]:
         annotation = _hints(self.name, self.function).get("return", Any)
-        value = inspect.Parameter("result", inspect.Parameter.POSITIONAL_ONLY, annotation=annotation)
+        part = self._part(annotation)
+        value = inspect.Parameter("result", inspect.Parameter.POSITIONAL_ONLY, annotation=part)
         return call_adapter(self.name, [value])
 
     def decode(self, data: bytes) -> Any:
@@ -255,7 +266,7 @@ class ResultCodec:
             return self._adapter.validate_json(b"[%b]" % data)[0][0]
         except (ValidationError, PydanticUserError) as error:
             detail = explain(error) if isinstance(error, ValidationError) else str(error)
-            raise ResultDecodeError(f"the result of {self.name} does not fit its annotation: {detail}") from None
+            raise ResultDecodeError(f"{self._what} of {self.name} does not fit its annotation: {detail}") from None
 
 
 def decode_plain(data: bytes) -> Any:

@@ -120,7 +120,8 @@ class Settings:
         namespace: first part of every key and channel.
         result_ttl: seconds for which the record of an ended task is kept.
         max_payload: bytes that the encoded arguments of one call may have.
-        max_result: bytes that an encoded result may have.
+        max_result: bytes that an encoded result, or one chunk of a stream, may have.
+        max_stream: bytes that all chunks of one run may have; each counts as 16 more than its JSON has.
         durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas,
             ``fsync`` for its disk.
         max_deaths: so many times a worker may die under a task, then its message goes to the dead letters.
@@ -137,6 +138,7 @@ class Settings:
     result_ttl: float = 3600.0
     max_payload: int = 1024 * 1024
     max_result: int = 1024 * 1024
+    max_stream: int = 16 * 1024 * 1024
     durability: Durability = "async"
     max_deaths: int = 3
     unknown_task_ttl: float = 24 * 3600.0
@@ -152,6 +154,7 @@ class Settings:
         _check_number("max_payload", self.max_payload, least=1, whole=True)
         _check_number("max_result", self.max_result, least=1, whole=True)
         _check_number("max_message", self.max_message, least=1, whole=True)
+        _check_number("max_stream", self.max_stream, least=1, whole=True)
         check_durability(self.durability)
         _check_number("max_deaths", self.max_deaths, least=1, whole=True)
         _check_number("unknown_task_ttl", self.unknown_task_ttl, least=0, whole=False)

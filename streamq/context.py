@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Generator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from typing import Any, NoReturn, Protocol
 from streamq.checks import is_number
 from streamq.errors import ConfigError, NoCurrentTask, RetryRequested, TaskRejected
 from streamq.message import Delivery
+from streamq.progress import Progress, check_progress
 from streamq.sending import read_steering
 
 
@@ -29,6 +31,21 @@ class Lease(Protocol):
 
     @property
     def task(self) -> Weighed | None: ...  # noqa: D102
+
+    def emit(self, value: Any) -> Awaitable[None]: ...  # noqa: D102
+
+    def progress(self, said: Progress) -> None: ...  # noqa: D102
+
+
+class _Done:
+    """What has been done already, to be awaited all the same."""
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return
+        yield  # a generator, which ends at once
+
+
+DONE: Awaitable[None] = _Done()
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +123,38 @@ class Context:
         if task is None or self._delivery is None:
             return False
         return await task.asettle_weight(self._delivery, units, limit)
+
+    def emit(self, value: Any) -> Awaitable[None]:
+        """Emit one chunk, for those who read ``result.stream()``; it is encoded at once, and on its way.
+
+        In an async task it is to be awaited: that takes no time while Redis keeps up, and else as long as Redis needs
+        to have room again. In a thread that is done here, and ``context.emit(value)`` alone is enough. The outcome of
+        the run is committed when all its chunks are written. A run that has lost its task emits in vain. In a plain
+        call nothing happens.
+
+        Args:
+            value: what can be a result.
+
+        Raises:
+            ResultEncodeError: it does not fit into JSON.
+            ResultTooLarge: it has more than ``max_result`` bytes, or all of this run has more than ``max_stream``.
+            BrokerError: Redis refuses what was emitted before, for good.
+        """
+        return DONE if self._lease is None else self._lease.emit(value)
+
+    def progress(self, fraction: float, text: str = "") -> None:
+        """Say how far this run is; the last that is said counts. It never waits, and may be lost while Redis is away.
+
+        Args:
+            fraction: 0 to 1.
+            text: for people; what is over 1,000 characters is cut off.
+
+        Raises:
+            ConfigError: the fraction is no number from 0 to 1.
+        """
+        said = check_progress(fraction, text)
+        if self._lease is not None:
+            self._lease.progress(said)
 
     def retry(self, countdown: float | None = None, reason: str | None = None) -> NoReturn:
         """End this run, and have the task run again later. It counts as an attempt.

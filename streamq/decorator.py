@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterable, Callable, Coroutine, Generator, Iterable, Iterator, Sequence
 from datetime import datetime
 from types import CellType
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypedDict, TypeVar, Unpack, overload
@@ -21,11 +21,12 @@ from streamq.retry import Retry, make_policy
 from streamq.schedule.plan import Missed, check_missed, check_schedule, declared
 from streamq.schedule.rules import Rule
 from streamq.sending import Turns
-from streamq.tasks import AsyncTask, SyncTask, Task
+from streamq.tasks import AsyncStreamTask, AsyncTask, StreamTask, SyncTask, Task
 from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 _LONGEST_SECONDS = 366 * 24 * 3600.0  # timers of an event loop, and of signals, have their limits
@@ -58,12 +59,24 @@ class _Options(TypedDict, total=False):
 
 
 class _Decorator(Protocol):
-    """Makes a task of an async or a plain function."""
+    """Makes a task of an async or a plain function, or of one that yields."""
 
-    @overload  # an async function is a function too: the first that fits is meant
+    @overload  # they all are functions: the first that fits is meant
     def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, AsyncIterable[T]], /
+    ) -> AsyncStreamTask[P, T]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Generator[T, Any, R]], /
+    ) -> StreamTask[P, T, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Iterator[T]], /
+    ) -> StreamTask[P, T, Any]: ...
     @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
 
@@ -75,6 +88,18 @@ class _BindingDecorator(Protocol):
     def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /
     ) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], AsyncIterable[T]], /
+    ) -> AsyncStreamTask[P, T]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Generator[T, Any, R]], /
+    ) -> StreamTask[P, T, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[Concatenate[Context, P], Iterator[T]], /
+    ) -> StreamTask[P, T, Any]: ...
     @overload
     def __call__(self, function: Callable[Concatenate[Context, P], R], /) -> SyncTask[P, R]: ...
 
@@ -123,35 +148,36 @@ class TaskMaker:
         self._registry = registry
         self._broker = broker
 
-    @overload  # an async function is a function too: the first that fits is meant
+    @overload  # see above
     def __call__(  # type: ignore[overload-overlap]
         self, function: Callable[P, Coroutine[Any, Any, R]], /
     ) -> AsyncTask[P, R]: ...
     @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, AsyncIterable[T]], /
+    ) -> AsyncStreamTask[P, T]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Generator[T, Any, R]], /
+    ) -> StreamTask[P, T, R]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self, function: Callable[P, Iterator[T]], /
+    ) -> StreamTask[P, T, Any]: ...
+    @overload
     def __call__(self, function: Callable[P, R], /) -> SyncTask[P, R]: ...
     @overload
-    def __call__(
-        self,
-        /,
-        *,
-        bind: Literal[True],
-        **options: Unpack[_Options],
-    ) -> _BindingDecorator: ...
+    def __call__(self, /, *, bind: Literal[True], **options: Unpack[_Options]) -> _BindingDecorator: ...
     @overload
-    def __call__(
-        self,
-        /,
-        *,
-        bind: Literal[False] = ...,
-        **options: Unpack[_Options],
-    ) -> _Decorator: ...
+    def __call__(self, /, *, bind: Literal[False] = ..., **options: Unpack[_Options]) -> _Decorator: ...
     def __call__(
         self, function: Callable[..., Any] | None = None, /, *, bind: bool = False, **options: Unpack[_Options]
     ) -> Any:
         """Make a task of a function; with or without options.
 
         Args:
-            function: an ``async def``, which will run on the worker's event loop, or a ``def``, in a thread.
+            function: an ``async def``, which will run on the worker's event loop, or a ``def``, in a thread. What it
+                yields, if it does, its result streams; see `AsyncResult.stream`.
             name: the registered name; ``module.function`` if not given.
             queue: where calls are enqueued.
             priority: 0 to 9; in their queue, calls with a larger one come first, as far as ``streamq worker
@@ -193,16 +219,21 @@ class TaskMaker:
         def decorate(function: Callable[..., Any]) -> Task[..., Any]:
             if not inspect.isfunction(function):
                 raise ConfigError(f"@task needs a function, not {function!r}")
-            if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-                raise ConfigError(f"@task needs a function that returns, and {function.__qualname__} is a generator")
-            kind = AsyncTask if inspect.iscoroutinefunction(function) else SyncTask
-            task: Task[..., Any] = kind(function, _checked(function, bind=bind, **options), self._broker)
+            task: Task[..., Any] = _kind(function)(function, _checked(function, bind=bind, **options), self._broker)
             task.turns.check_parameters(list(task.call_codec.signature.parameters))
             _check_schedule(task)
             self._registry.add(task)
             return task
 
         return decorate if function is None else decorate(function)
+
+
+def _kind(function: Callable[..., Any]) -> type[Task[..., Any]]:
+    if inspect.iscoroutinefunction(function):
+        return AsyncTask
+    if inspect.isasyncgenfunction(function):
+        return AsyncStreamTask
+    return StreamTask if inspect.isgeneratorfunction(function) else SyncTask
 
 
 def _checked(

@@ -16,7 +16,8 @@ StreamqError
 ├── ResultError                 the outcome of a task cannot be had
 │   ├── UnknownTaskId           no record under this id: never enqueued, expired or forgotten
 │   ├── ResultTimeout           not ended within the time given
-│   ├── ResultDecodeError       the stored result does not fit the annotation
+│   ├── ResultDecodeError       the stored result, or a chunk, does not fit the annotation
+│   ├── ChunksLost              some of what the task has emitted is not there any more
 │   └── TaskFailed              the task ended with an error
 │       ├── TaskCancelled       it was cancelled
 │       └── TaskExpired         it had not begun when its ``expires`` was over
@@ -30,8 +31,8 @@ Raised inside a task, so that callers see them as the type of a ``TaskFailed``:
 
 StreamqError
 ├── ArgumentError               stored arguments do not fit the function's annotations
-├── ResultEncodeError           the returned value does not fit into JSON
-├── ResultTooLarge              the returned value is over the size limit
+├── ResultEncodeError           the returned or emitted value does not fit into JSON
+├── ResultTooLarge              the returned or emitted value is over the size limit
 ├── TaskTimeout                 the task ran longer than its ``timeout`` or ``hard_timeout``
 ├── WorkerDied                  the process that ran the task died under it once too often
 ├── RetryRequested              raised by ``context.retry()``: run again later
@@ -108,11 +109,15 @@ class UnknownTaskId(ResultError):
 
 
 class ResultTimeout(ResultError):
-    """The task did not end within the time given. It goes on."""
+    """The task did not end, or its stream did not go on, within the time given. It goes on."""
 
 
 class ResultDecodeError(ResultError):
-    """The stored result does not fit the function's return annotation."""
+    """The stored result, or a chunk, does not fit the function's return annotation."""
+
+
+class ChunksLost(ResultError):
+    """Some of what the task has emitted is not there any more: it has expired, or was lost with the server's data."""
 
 
 class TaskFailed(ResultError):
@@ -190,11 +195,11 @@ class ArgumentError(StreamqError):
 
 
 class ResultEncodeError(StreamqError):
-    """The value that the task returned does not fit into JSON."""
+    """The value that the task returned or emitted does not fit into JSON."""
 
 
 class ResultTooLarge(StreamqError):
-    """The value that the task returned is over ``max_result`` bytes."""
+    """The value that the task returned or emitted is over ``max_result`` bytes, or all of a run over ``max_stream``."""
 
 
 class TaskTimeout(StreamqError):

@@ -20,7 +20,7 @@ from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerRefused, ConfigError
 
 TASK_EVENTS = (
-    *("queued", "delayed", "held", "started", "retried", "reclaimed"),
+    *("queued", "delayed", "held", "started", "progress", "retried", "reclaimed"),
     *("succeeded", "failed", "dead", "cancelled", "expired"),
 )
 WORKER_EVENTS = ("online", "heartbeat", "offline")
@@ -38,7 +38,7 @@ class Event:
         task: the task's registered name; empty if its message could not be read.
         id: the task's id.
         worker: the worker process that runs or ran the task, or that the event is about.
-        details: what else is told, such as ``reason``, ``deaths``, ``running``; ``due`` is a datetime.
+        details: what else is told, such as ``reason``, ``deaths``, ``fraction``; ``due`` is a datetime.
     """
 
     type: str

@@ -13,6 +13,7 @@ from streamq.config import Settings
 from streamq.errors import ResultDecodeError
 from streamq.lifecycle import State
 from streamq.message import Delivery, Malformed
+from streamq.progress import Progress
 
 _LAST_MS = 253_402_300_799_999  # the end of the year 9999, where datetime ends
 
@@ -48,6 +49,7 @@ class TaskInfo:
         result: what it returned, when it has succeeded.
         error: why it has failed, is dead, was cancelled or has expired.
         failure: why its last attempt before this one failed; None if this is the first.
+        progress: how far it has last said to be; None: it has said nothing.
     """
 
     id: str
@@ -61,6 +63,7 @@ class TaskInfo:
     result: Any = None
     error: TaskError | None = None
     failure: TaskError | None = None
+    progress: Progress | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,7 @@ def task(settings: Settings, task_id: str) -> TaskInfo:
         result=decode_plain(record.body) if record.state is State.SUCCEEDED else None,
         error=_error(record.body) if record.state.ended and record.state is not State.SUCCEEDED else None,
         failure=_error(record.failure) if record.failure else None,
+        progress=record.progress,
     )
 
 

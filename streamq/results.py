@@ -6,15 +6,19 @@ import asyncio
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, overload
 
 from streamq.broker.caller import Broker
 from streamq.broker.records import UNKNOWN, Record
 from streamq.codec import ResultCodec, decode_plain, type_name
 from streamq.errors import ResultTimeout, TaskCancelled, TaskExpired, TaskFailed, UnknownTaskId
 from streamq.lifecycle import State
+from streamq.progress import check_progress
+from streamq.streams import ResultStream, Yields
 
 R = TypeVar("R")
+T = TypeVar("T")
+V = TypeVar("V")
 
 _KINDS = {State.CANCELLED: TaskCancelled, State.EXPIRED: TaskExpired}
 
@@ -74,7 +78,11 @@ class AsyncResult(Generic[R]):
         queue = self.queue or await self._broker.afind_queue(self.id)
         return await self._broker.alook(queue, self.id) if queue else UNKNOWN
 
-    def get(self, timeout: float | None = None) -> R:
+    @overload  # a task that yields is one too: the first that fits is meant
+    def get(self: AsyncResult[Yields[Any, V]], timeout: float | None = None) -> V: ...
+    @overload
+    def get(self, timeout: float | None = None) -> R: ...
+    def get(self, timeout: float | None = None) -> Any:
         """Wait for the task to end and return what it returned.
 
         Args:
@@ -103,7 +111,14 @@ class AsyncResult(Generic[R]):
                     return self._open(record)
                 rung.wait(self._patience(deadline, timeout))
 
-    async def aget(self, timeout: float | None = None) -> R:  # noqa: ASYNC109 - the same signature as get
+    @overload  # see above
+    async def aget(
+        self: AsyncResult[Yields[Any, V]],
+        timeout: float | None = None,  # noqa: ASYNC109 - the same signature as get
+    ) -> V: ...
+    @overload
+    async def aget(self, timeout: float | None = None) -> R: ...  # noqa: ASYNC109 - see above
+    async def aget(self, timeout: float | None = None) -> Any:  # noqa: ASYNC109 - see above
         """Wait for the task to end and return what it returned, as `get` does."""
         deadline = None if timeout is None else time.monotonic() + timeout
         queue = self.queue or await self._broker.afind_queue(self.id)
@@ -132,13 +147,15 @@ class AsyncResult(Generic[R]):
             raise ResultTimeout(f"task {self.id} has not ended after {timeout:g} s")
         return min(left, _LOOK_AGAIN_SECONDS)
 
-    def _open(self, record: Record) -> R:
+    def _open(self, record: Record) -> Any:
+        if (error := self._failure(record)) is not None:
+            raise error
+        return self._codec.decode(record.body) if self._codec else decode_plain(record.body)
+
+    def _failure(self, record: Record) -> BaseException | None:
         if record.state is State.UNKNOWN:
-            raise UnknownTaskId(f"there is no task {self.id}: never enqueued, expired, or forgotten")
-        if record.state is not State.SUCCEEDED:
-            raise self._error(record)
-        value: R = self._codec.decode(record.body) if self._codec else decode_plain(record.body)
-        return value
+            return UnknownTaskId(f"there is no task {self.id}: never enqueued, expired, or forgotten")
+        return None if record.state is State.SUCCEEDED else self._error(record)
 
     def _error(self, record: Record) -> BaseException:
         stored: dict[str, Any] = decode_plain(record.body)
@@ -152,6 +169,57 @@ class AsyncResult(Generic[R]):
                 error.__cause__ = failed
                 return error
         return failed
+
+    @overload  # see above
+    def stream(
+        self: AsyncResult[Yields[T, Any]], after: str | None = None, timeout: float | None = None
+    ) -> ResultStream[T]: ...
+    @overload
+    def stream(self, after: str | None = None, timeout: float | None = None) -> ResultStream[Any]: ...
+    def stream(self, after: str | None = None, timeout: float | None = None) -> ResultStream[Any]:
+        """Go through what the task emits, from the first chunk on: ``async for chunk in result.stream()``, or ``for``.
+
+        Any number of readers can do so, each of them has all chunks of the run that counts, in order, and they may
+        come late: chunks are kept for ``result_ttl`` after the last one, an hour at least, and the record of the task
+        for ``result_ttl`` after its end.
+
+        Args:
+            after: the id of the last chunk that the reader has: it goes on after it. If that one is void by now, it
+                begins at the first chunk that is not.
+            timeout: seconds to wait for something new at most; None waits for as long as it takes.
+
+        Returns:
+            The stream; see there for what its steps raise, and how a reader sees that a task has begun anew.
+
+        Raises:
+            ConfigError: `after` is no id of a chunk.
+        """
+        codec = self._codec.chunks if self._codec else None
+        return ResultStream(self._broker, self.id, self.queue, codec, self._failure, after=after, timeout=timeout)
+
+    def progress(self, fraction: float, text: str = "") -> bool:
+        """Say how far the task is, from anywhere: the last one who says so counts, and listeners are told.
+
+        Args:
+            fraction: 0 to 1.
+            text: for people; what is over 1,000 characters is cut off.
+
+        Returns:
+            False if the task has ended, or is not known.
+
+        Raises:
+            ConfigError: the fraction is no number from 0 to 1.
+            BrokerError: Redis cannot be asked.
+        """
+        said = check_progress(fraction, text)
+        queue = self.queue or self._broker.find_queue(self.id)
+        return queue is not None and self._broker.progress(queue, self.id, said)
+
+    async def aprogress(self, fraction: float, text: str = "") -> bool:
+        """Say how far the task is, as `progress` does."""
+        said = check_progress(fraction, text)
+        queue = self.queue or await self._broker.afind_queue(self.id)
+        return queue is not None and await self._broker.aprogress(queue, self.id, said)
 
     def cancel(self) -> bool:
         """Have the task end as ``cancelled``, at once and for good, unless it has ended already.
@@ -175,7 +243,7 @@ class AsyncResult(Generic[R]):
         return queue is not None and await self._broker.acancel(queue, self.id)
 
     def forget(self) -> bool:
-        """Delete the record, now or as soon as the task has ended.
+        """Delete the record and the chunks, now; if the task has not ended, the record then, and the chunks in time.
 
         Returns:
             False if there is no record of this id.
@@ -187,6 +255,6 @@ class AsyncResult(Generic[R]):
         return queue is not None and self._broker.forget(queue, self.id)
 
     async def aforget(self) -> bool:
-        """Delete the record, now or as soon as the task has ended, as `forget` does."""
+        """Delete the record and the chunks, as `forget` does."""
         queue = self.queue or await self._broker.afind_queue(self.id)
         return queue is not None and await self._broker.aforget(queue, self.id)

@@ -9,26 +9,29 @@ import functools
 import inspect
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.caller import Broker
 from streamq.broker.turns import weighed_stake
-from streamq.codec import CallCodec, ResultCodec
+from streamq.codec import CallCodec
 from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id
 from streamq.context import context_of
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
+from streamq.generators import driven, result_codec
 from streamq.message import Delivery, Message, Terms
 from streamq.options import TaskOptions
 from streamq.picking import lock_of
 from streamq.results import AsyncResult
 from streamq.sending import SendOptions, delay_of, expiry_of
+from streamq.streams import Yields
 from streamq.uniqueness import By, choose
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def new_task_id() -> str:
@@ -171,6 +174,7 @@ class Task(Sender[P, R]):
     Attributes:
         name: the registered name.
         function: the function itself.
+        run: what a worker calls: the function; one that yields is run to its end, and emits what it yields.
         options: what the decorator said.
         is_async: the function is an ``async def``.
         is_limited: a run may take only so long.
@@ -183,9 +187,10 @@ class Task(Sender[P, R]):
         super().__init__(self)
         self.name = options.name
         self.function = function
-        self.is_async = inspect.iscoroutinefunction(function)
+        self.run = driven(function)
+        self.is_async = inspect.iscoroutinefunction(self.run)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
-        self.result_codec = ResultCodec(options.name, function)
+        self.result_codec = result_codec(options.name, function)
         self._broker = broker
 
     @property
@@ -223,19 +228,13 @@ class Task(Sender[P, R]):
         return Sender(self, **options)
 
     def apply_async(
-        self,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[SendOptions],
+        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[SendOptions]
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form: ``using(...).delay(*args, **kwargs)`` without the types."""
         return cast("Sender[..., R]", self.using(**options)).delay(*args, **(kwargs or {}))
 
     async def aapply_async(
-        self,
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Unpack[SendOptions],
+        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[SendOptions]
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form, as `apply_async` does."""
         return await cast("Sender[..., R]", self.using(**options)).adelay(*args, **(kwargs or {}))
@@ -276,6 +275,22 @@ class AsyncTask(Task[P, R]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
         """Call the function here; nothing is enqueued."""
         return cast("Coroutine[Any, Any, R]", self._call(args, kwargs))
+
+
+class StreamTask(Task[P, Yields[T, R]], Generic[P, T, R]):
+    """A task whose function is a generator; it runs in a thread, and what it yields is emitted."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Generator[T, Any, R]:
+        """Call the function here, and get the generator; nothing is enqueued."""
+        return cast("Generator[T, Any, R]", self._call(args, kwargs))
+
+
+class AsyncStreamTask(Task[P, Yields[T, None]], Generic[P, T]):
+    """A task whose function is an async generator; it runs on the event loop, and what it yields is emitted."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
+        """Call the function here, and get the generator; nothing is enqueued."""
+        return cast("AsyncGenerator[T, None]", self._call(args, kwargs))
 
 
 @dataclass(frozen=True)

@@ -219,7 +219,10 @@ class AsyncConnection:
         return [call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
 
     async def run_each(self, calls: Sequence[Call[T]]) -> list[T | BrokerError]:
-        """Send calls in one round trip and over one socket, so in their order; each has its own reply or error.
+        """Send calls in one round trip and over one socket, so in their order.
+
+        Returns:
+            For each its answer, or its error.
 
         Raises:
             BrokerUnavailable: the server is away. It is not known which of the calls were carried out.
@@ -235,19 +238,18 @@ class AsyncConnection:
     async def _run_each_once(self, calls: Sequence[Call[T]]) -> list[T | BrokerError]:
         try:
             replies = await self._pipe(call.words for call in calls)
-            if any(isinstance(reply, NoScriptError) for reply in replies):
-                replies = await self._pipe(call.with_text if call.script else call.words for call in calls)
+            missing = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+            again = await self._pipe(calls[n].with_text for n in missing) if missing else ()
         except _FAILURES as error:
             raise await self.failed(error) from error
+        for n, reply in zip(missing, again, strict=True):
+            replies[n] = reply
         found: list[T | BrokerError] = []
         for call, reply in zip(calls, replies, strict=True):
-            if not isinstance(reply, Exception):
-                found.append(call.parse(reply))
-                continue
-            failure = await self.failed(reply)
-            if isinstance(failure, BrokerUnavailable):
-                raise failure from reply
-            found.append(failure)
+            answer = await self.failed(reply) if isinstance(reply, Exception) else call.parse(reply)
+            if isinstance(answer, BrokerUnavailable):
+                raise answer from reply
+            found.append(answer)
         return found
 
     async def _pipe(self, commands: Iterable[Sequence[Word]]) -> list[Any]:

@@ -35,6 +35,7 @@ class QueueKeys:
         log: stream in which these events are kept; None: they are not. Scripts that make events have it as their last
             key, or if it is None their first key once more, which is there anyway and in the right slot.
         record: gives the key of a task's record, a hash, from the task's id.
+        chunks: gives the key of what a task has emitted, a stream, from the task's id.
         lock: gives the key of a lock, a hash, from its name: a task's, and a digest of the arguments that count.
     """
 
@@ -58,6 +59,7 @@ class QueueKeys:
         self.events = f"{namespace}:events:{name}:"
         self.log = f"{base}:events" if durable_events else None
         self.record: Callable[[str], str] = f"{base}:task:".__add__
+        self.chunks: Callable[[str], str] = f"{base}:chunks:".__add__
         self.lock: Callable[[str], str] = f"{base}:unique:".__add__
         self._base = base
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from streamq.broker.cancels import cancel_one
+from streamq.broker.chunks import Page, Place, progress_there, read_chunks_there
 from streamq.broker.moving import forget_there, look_there, watch_there
 from streamq.broker.producer import Producer
 from streamq.broker.reads import find_record
@@ -11,6 +12,7 @@ from streamq.broker.turns import Stake, settle_weight
 from streamq.broker.walking import acomplete, complete
 from streamq.config import Settings
 from streamq.message import Delivery
+from streamq.progress import Progress
 
 
 class Broker(Producer):
@@ -35,6 +37,22 @@ class Broker(Producer):
     async def alook(self, queue: str, task_id: str) -> Record:
         """Read a record."""
         return await acomplete(self.on_loop, look_there(self.keys, queue, task_id))
+
+    def read_chunks(self, queue: str, task_id: str, after: Place) -> Page:
+        """Read what a task has emitted after one chunk, and have the doorbell rung when there is more."""
+        return complete(self.sync, read_chunks_there(self.keys, queue, task_id, self.client_id, after))
+
+    async def aread_chunks(self, queue: str, task_id: str, after: Place) -> Page:
+        """Read what a task has emitted after one chunk, and have the doorbell rung when there is more."""
+        return await acomplete(self.on_loop, read_chunks_there(self.keys, queue, task_id, self.client_id, after))
+
+    def progress(self, queue: str, task_id: str, said: Progress) -> bool:
+        """Note how far a task is; False if it has ended, or is not known."""
+        return complete(self.sync, progress_there(self.keys, queue, task_id, said))
+
+    async def aprogress(self, queue: str, task_id: str, said: Progress) -> bool:
+        """Note how far a task is; False if it has ended, or is not known."""
+        return await acomplete(self.on_loop, progress_there(self.keys, queue, task_id, said))
 
     def settle_weight(self, delivery: Delivery, stake: Stake, units: float) -> bool:
         """Have a run count as so many units of a rate; False if it is another's by now."""

@@ -298,7 +298,7 @@ def forget(queue: QueueKeys, task_id: str) -> Call[bool | str]:
     def read(reply: int | bytes) -> bool | str:
         return reply.decode() if isinstance(reply, bytes) else bool(reply)
 
-    return Call(("EVALSHA", _FORGET.digest, 1, queue.record(task_id)), read, _FORGET)
+    return Call(("EVALSHA", _FORGET.digest, 2, queue.record(task_id), queue.chunks(task_id)), read, _FORGET)
 
 
 def announce(log: str | None, events: Iterable[tuple[str, bytes]]) -> Call[None]:

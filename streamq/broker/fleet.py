@@ -258,6 +258,10 @@ class Fleet:
         """Send a call of those that need nothing of this consumer's."""
         return await self._commands.run(call)
 
+    async def run_each(self, some: Sequence[Call[T]]) -> list[T | BrokerError]:
+        """Send such calls in one round trip; each has its own answer, or error."""
+        return await self._commands.run_each(some)
+
     async def announce(self, events: Iterable[tuple[str | None, str, bytes]]) -> None:
         """Publish events, given as log, channel and text, and keep those that have a log."""
         for log, group in _grouped(events, lambda one: one[0]).items():

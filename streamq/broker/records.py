@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from streamq.lifecycle import State
+from streamq.progress import Progress, read_progress
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Record:
         attempt: which attempt runs, is next, or was the last.
         failure: the stored error of the last attempt that failed and was to be tried again; empty: none was.
         moved_to: the queue where the task is now; None: this one.
+        progress: how far it has last said to be; None: it has said nothing.
     """
 
     state: State
@@ -34,6 +36,7 @@ class Record:
     attempt: int = 1
     failure: bytes = b""
     moved_to: str | None = None
+    progress: Progress | None = None
 
 
 def stored_error(kind: type[BaseException], message: str) -> bytes:
@@ -64,4 +67,5 @@ def read_record(fields: Sequence[bytes]) -> Record:
         attempt=int(known.get(b"attempt", 1)),
         failure=known.get(b"failure", b""),
         moved_to=known[b"moved_to"].decode() if b"moved_to" in known else None,
+        progress=read_progress(known[b"progress"]) if b"progress" in known else None,
     )

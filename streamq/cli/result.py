@@ -93,6 +93,8 @@ def _as_dict(info: TaskInfo) -> dict[str, Any]:
         "worker": info.worker,
         "ended": info.ended and info.ended.isoformat(timespec="milliseconds"),
     }
+    if info.progress:
+        shown["progress"] = info.progress._asdict()
     if info.failure:
         shown["failure"] = asdict(info.failure)
     if info.error:
@@ -109,6 +111,7 @@ def _text(info: TaskInfo) -> str:
         "queue": info.queue,
         "worker": info.worker,
         "attempt": f"{info.attempt}" if info.attempt > 1 else None,
+        "progress": info.progress and f"{info.progress.fraction:.0%} {in_one_line(info.progress.text)}".rstrip(),
         "failure": info.failure and not info.error and f"{info.failure.type}: {info.failure.message}",
         "deaths": info.deaths and f"{info.deaths} (workers that died under it)",
         "ended": info.ended and info.ended.astimezone().isoformat(" ", timespec="milliseconds"),

@@ -13,6 +13,7 @@ from streamq.cli.loading import load_app, loop_factory
 from streamq.errors import ConfigError
 from streamq.worker import clock
 from streamq.worker.logs import configure
+from streamq.worker.outbox import Bounds
 from streamq.worker.runner import Line, Runner
 from streamq.worker.wire import pack
 
@@ -37,7 +38,8 @@ def main() -> int:
         return 2
     lifespan = app.lifespan(app) if app.lifespan else None
     with asyncio.Runner(loop_factory=loop_factory()) as runner:
-        Runner(line, tasks, app.settings.max_result, runner.get_loop()).serve(lifespan)
+        bounds = Bounds(app.settings.max_result, app.settings.max_stream)
+        Runner(line, tasks, bounds, runner.get_loop()).serve(lifespan)
         runner.run(app.aclose())
     return 0
 

@@ -18,6 +18,7 @@ from streamq.errors import BrokerError, BrokerUnavailable
 from streamq.tasks import Task
 from streamq.worker import clock
 from streamq.worker.committer import Committer
+from streamq.worker.emitter import Emitter
 from streamq.worker.executor import Executor
 from streamq.worker.fetcher import Fetcher
 from streamq.worker.gate import Gate
@@ -152,6 +153,7 @@ class _Child:
         )
         has_limits = bool(queue_limits) or any(task.options.turns.limits for task in job.tasks.values())
         self._processes = ProcessPool(_pool_settings(job))
+        self._emitter = Emitter(fleet, outage, self._lost, settings=job.settings)
         self._executor = Executor(
             job.tasks,
             state,
@@ -162,6 +164,7 @@ class _Child:
             worker=worker,
             say=job.say,
             gate=self._gate if has_limits else None,
+            open_outbox=self._emitter.open,
         )
         self._losses = Losses(
             fleet,
@@ -204,6 +207,7 @@ class _Child:
         self._lease.start()
         self._watchdog.start()
         self._committing = asyncio.create_task(self._committer.run(), name="committer")
+        self._emitting = asyncio.create_task(self._emitter.run(), name="emitter")
         self._fetching = asyncio.create_task(self._fetcher.run(), name="fetcher")
         self._listening = asyncio.create_task(self._listener.run(), name="listener")
         self._gating = asyncio.create_task(self._gate.run(), name="gate")
@@ -217,7 +221,7 @@ class _Child:
     async def until(self, stop: Stop) -> None:
         """Wait for the wish to stop; a service that ends by an error of ours ends the process, and says why."""
         asked = asyncio.create_task(stop.asked.wait())
-        services = [self._committing, self._fetching, self._listening, self._gating, *self._helpers]
+        services = [self._committing, self._emitting, self._fetching, self._listening, self._gating, *self._helpers]
         await asyncio.wait([asked, *services], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         for service in services:
@@ -229,6 +233,9 @@ class _Child:
         """Show where everything is, here and in the processes of the pool; from a signal handler."""
         self._stacks.print_tasks()
         self._processes.show_stacks()
+
+    def _lost(self, stream: str, entry: bytes) -> None:
+        self._losses.lost(stream, entry)
 
     def _lost_in_thread(self, stream: str, entry: bytes) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has been closed
@@ -254,9 +261,12 @@ class _Child:
             self._executor.cancel(run)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
+                await self._emitter.settled()
                 await self._committer.settled()
         await self._give_back(self._holdings.all())
         self._gating.cancel()
+        self._emitting.cancel()
+        self._emitter.close()
         self._committer.close()
         with contextlib.suppress(TimeoutError, BrokerError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):

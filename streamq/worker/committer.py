@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from streamq.broker.calls import Settlement
 from streamq.broker.fleet import Fleet
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset, BrokerUnavailable
-from streamq.lifecycle import Bury, Complete, Outcome, Park, Release, Unroutable, decide
+from streamq.lifecycle import Abandoned, Bury, Complete, Died, Outcome, Park, Release, Unroutable, decide
 from streamq.message import Delivery
 from streamq.worker.clock import now_ms
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Backoff, Outage
+from streamq.worker.outbox import Outbox
 from streamq.worker.promoter import Promoter
 
 _log = logging.getLogger("streamq.worker")
@@ -66,9 +68,20 @@ class Committer:
 
     def put(self, run: Run, outcome: Outcome) -> None:
         """Take the outcome of a run."""
+        if run.outbox is not None and self._waits(run, run.outbox, outcome):
+            return
         self._ready.append((run, outcome))
         self._wake.set()
         self._idle.clear()
+
+    def _waits(self, run: Run, outbox: Outbox, outcome: Outcome) -> bool:
+        """Have an outcome come again when all that its run has emitted is written; False if it need not."""
+        if outbox.failure is not None:
+            self._give_up(run, outbox.failure)
+            return True
+        if isinstance(outcome, (Abandoned, Died)):
+            outbox.drop()  # another run will begin anew
+        return outbox.end(partial(self.put, run, outcome))
 
     async def run(self) -> None:
         """Commit until `close` is called and nothing is left."""

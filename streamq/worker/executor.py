@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from streamq.config import Settings, WorkerSettings
 from streamq.context import context_of, running
-from streamq.errors import PayloadTooLarge, TaskTimeout
+from streamq.errors import PayloadTooLarge
 from streamq.lifecycle import Abandoned, Outcome, is_suspect
 from streamq.message import VERSION, Delivery
 from streamq.tasks import Task
@@ -26,6 +26,7 @@ from streamq.worker.limits import TimeLimits
 from streamq.worker.outcomes import failed, succeeded, timed_out, unroutable, within
 from streamq.worker.pool import ThreadPool
 from streamq.worker.processes import ProcessPool
+from streamq.worker.threads import InThread
 from streamq.worker.trial import Trial
 
 P = ParamSpec("P")
@@ -45,6 +46,7 @@ class Executor:
         settle: takes a run and its outcome.
         processes: the pool of processes.
         gate: what limited runs ask whether they may begin; None: there are none.
+        open_outbox: gives a run its outbox; None: what runs emit goes nowhere.
         settings: those of the app.
         worker: those of the worker.
         say: sends a message to the supervisor.
@@ -62,11 +64,13 @@ class Executor:
         worker: WorkerSettings,
         say: Callable[..., None],
         gate: Gate | None = None,
+        open_outbox: Callable[[Run], None] | None = None,
     ) -> None:
         self._tasks = tasks
         self._state = state
         self._holdings = holdings
         self._settle = settle
+        self._open_outbox = open_outbox
         self._processes = processes
         self._settings = settings
         self._loop = asyncio.get_running_loop()
@@ -82,6 +86,7 @@ class Executor:
         self._expected = [lane for lane in self._lanes if any(self._lane_of(task) is lane for task in tasks.values())]
         self._expected = self._expected or [self._on_loop]
         self._limits = TimeLimits(holdings, self._overrun)
+        self._run_in_thread = InThread(self._threads, self._limits, state, settings.max_result)
         self._pace = Pace()
         self._blank = contextvars.Context()
         self._draining = False
@@ -102,7 +107,8 @@ class Executor:
 
     def hold(self, deliveries: Iterable[Delivery]) -> list[Run]:
         """Take deliveries in: from now on their leases are renewed."""
-        runs = [Run(delivery, self._tasks.get(delivery.message.task)) for delivery in deliveries]
+        opener = self._open_outbox
+        runs = [Run(delivery, self._tasks.get(delivery.message.task), opener) for delivery in deliveries]
         for run in runs:
             self._holdings.add(run)
         return runs
@@ -193,9 +199,9 @@ class Executor:
             if task.options.bind:
                 args = (context_of(delivery, self._state, run), *args)
             if task.is_limited:
-                value = await self._within(run, task.options.timeout, task.function(*args, **kwargs))
+                value = await self._within(run, task.options.timeout, task.run(*args, **kwargs))
             else:
-                value = await task.function(*args, **kwargs)
+                value = await task.run(*args, **kwargs)
             outcome = succeeded(task, delivery, value, self._settings.max_result)
         except asyncio.CancelledError as error:
             # Cancelled from within is a failure; by us, at the end of the grace time or of the lease, it is none.
@@ -221,36 +227,6 @@ class Executor:
             outcome = Abandoned()
         self._lane_of(run.task, run.delivery.deaths).running -= 1
         self._ended(run, outcome)
-
-    def _run_in_thread(self, run: Run) -> Outcome:
-        """Run a sync task; called in a thread."""
-        task, delivery = run.task, run.delivery
-        assert task is not None  # noqa: S101 - begin() saw to it
-        running.set((delivery, self._state, run))
-        try:
-            args, kwargs = task.call_codec.decode(delivery.message.args)
-            if task.options.bind:
-                args = (context_of(delivery, self._state, run), *args)
-            value = self._call(run, task, args, kwargs)
-            return succeeded(task, delivery, value, self._settings.max_result)
-        except BaseException as error:  # noqa: BLE001 - also SystemExit: a task must not end the worker
-            return Abandoned() if run.ended or run.cancelled else failed(task, delivery, error)
-
-    def _call(self, run: Run, task: Task[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        try:
-            self._threads.enter(run)
-            try:
-                if run.cancelled:
-                    raise asyncio.CancelledError
-                if task.is_limited:
-                    self._loop.call_soon_threadsafe(self._limits.begin, run, self._threads.interrupt)
-                return task.function(*args, **kwargs)
-            finally:
-                self._threads.leave(run)
-        except TaskTimeout as error:
-            if task.is_limited:
-                raise timed_out(task.options.timeout or task.options.hard_timeout or 0) from error
-            raise
 
     def _thread_ended(self, run: Run, outcome: object) -> None:
         self._in_threads.running -= 1

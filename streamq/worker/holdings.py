@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from streamq.broker.turns import Stake
+from streamq.context import DONE
 from streamq.message import Delivery
+from streamq.progress import Progress
 from streamq.tasks import Task
+from streamq.worker.outbox import Outbox
 
 
 class Run:
@@ -24,11 +27,17 @@ class Run:
         expires_ms: Redis time from which on it is not to begin any more, ms; 0: it may at any time.
         deadline: when its time limit is over, by the event loop's clock; 0 without a limit.
         stakes: what it needs, or has, of limits of the fleet; None: it has not asked.
+        outbox: where it puts what it emits; None: it has emitted nothing.
     """
 
-    __slots__ = ("cancelled", "deadline", "delivery", "ended", "expires_ms", "handle", "lost", "stakes", "task")
+    __slots__ = (
+        *("cancelled", "deadline", "delivery", "ended", "expires_ms", "handle", "lost", "outbox", "stakes", "task"),
+        "_open_outbox",
+    )
 
-    def __init__(self, delivery: Delivery, task: Task[..., Any] | None) -> None:
+    def __init__(
+        self, delivery: Delivery, task: Task[..., Any] | None, open_outbox: Callable[[Run], None] | None = None
+    ) -> None:
         self.delivery = delivery
         self.task = task
         self.handle: asyncio.Task[None] | None = None
@@ -37,6 +46,29 @@ class Run:
         self.expires_ms = 0.0
         self.deadline = 0.0
         self.stakes: tuple[Stake, ...] | None = None
+        self.outbox: Outbox | None = None
+        self._open_outbox = open_outbox
+
+    def _opened(self) -> Outbox | None:
+        if self.outbox is None and self._open_outbox is not None and not self.ended:
+            self._open_outbox(self)
+        return self.outbox
+
+    def emit(self, value: Any) -> Awaitable[None]:
+        """Emit a chunk, as `Context.emit`."""
+        outbox = self._opened()
+        return DONE if outbox is None else outbox.emit(value)
+
+    def pass_on(self, chunk: bytes) -> Awaitable[None]:
+        """Emit a chunk that a process of the pool has encoded."""
+        outbox = self._opened()
+        return DONE if outbox is None else outbox.add(chunk)
+
+    def progress(self, said: Progress) -> None:
+        """Say how far it is, as `Context.progress`."""
+        outbox = self._opened()
+        if outbox is not None:
+            outbox.say(said)
 
 
 class Holdings:

@@ -20,6 +20,7 @@ from typing import Any
 
 from streamq.errors import StreamqError
 from streamq.lifecycle import Abandoned, Died, Outcome
+from streamq.progress import Progress
 from streamq.worker.holdings import Run
 from streamq.worker.outcomes import failed, timed_out
 from streamq.worker.wire import LENGTH, Frame, pack, pack_delivery, unpack, unpack_outcome
@@ -95,7 +96,11 @@ class _Process:
     async def run(self, run: Run) -> Outcome:
         """Have it run a task."""
         self.say(pack_delivery(run.delivery))
-        said = await self.read()
+        while "outcome" not in (said := await self.read()).header:
+            if "chunk" in said.header:
+                await run.pass_on(said.body)  # while there is no room nothing is read, and so the process waits too
+            else:
+                run.progress(Progress(*said.header["progress"]))
         self.tasks += 1
         self.peak = said.header["peak"]
         return unpack_outcome(said)

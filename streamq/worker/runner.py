@@ -10,20 +10,23 @@ import asyncio
 import contextlib
 import contextvars
 import os
+import queue
 import signal
 import socket
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from types import FrameType
 from typing import Any, NoReturn
 
-from streamq.context import current, running
+from streamq.context import DONE, current, running
 from streamq.errors import TaskTimeout
 from streamq.lifecycle import Outcome
 from streamq.message import Delivery
+from streamq.progress import Progress
 from streamq.tasks import Task
 from streamq.worker.metrics import peak_memory
+from streamq.worker.outbox import Bounds, Outbox
 from streamq.worker.outcomes import failed, succeeded, timed_out, unroutable, within
 from streamq.worker.wire import LENGTH, Frame, pack, pack_outcome, unpack, unpack_delivery
 
@@ -58,6 +61,33 @@ class Line:
                     yield unpack(content)
 
 
+class _Teller:
+    """Tells the worker what runs emit, from a thread of its own: so a signal can end a task that waits for room."""
+
+    def __init__(self, line: Line) -> None:
+        self._line = line
+        self._ready: queue.SimpleQueue[Outbox] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def tell(self, outbox: Outbox) -> None:
+        """Tell what is in an outbox."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, name="streamq-teller", daemon=True)
+            self._thread.start()
+        self._ready.put(outbox)
+
+    def _serve(self) -> None:
+        while True:
+            outbox, has_more = self._ready.get(), True
+            while has_more:
+                _, chunks, said = outbox.take()
+                for chunk in chunks:
+                    self._line.say(pack({"chunk": True}, chunk))
+                if said is not None:
+                    self._line.say(pack({"progress": said}))
+                has_more = outbox.written(len(chunks))
+
+
 class _Lease:
     """The lease of what runs."""
 
@@ -66,6 +96,22 @@ class _Lease:
     def __init__(self, task: Task[..., Any] | None = None) -> None:
         self.lost = False
         self.task = task
+        self.outbox: Outbox | None = None
+
+    def emit(self, value: Any) -> Awaitable[None]:
+        """Emit a chunk, as `Context.emit`."""
+        return DONE if self.outbox is None else self.outbox.emit(value)
+
+    def progress(self, said: Progress) -> None:
+        """Say how far the run is, as `Context.progress`."""
+        if self.outbox is not None:
+            self.outbox.say(said)
+
+    def flush(self) -> None:
+        """Wait until all that the run has said is told."""
+        told = threading.Event()
+        if self.outbox is not None and self.outbox.end(told.set):
+            told.wait()
 
 
 class Runner:
@@ -74,16 +120,17 @@ class Runner:
     Args:
         line: to the worker.
         tasks: what can be run, by name.
-        max_result: bytes that an encoded result may have.
+        bounds: of results, and of what is emitted.
         loop: for what is async; it does not run while a sync task does, whose code may want to run one of its own.
     """
 
     def __init__(
-        self, line: Line, tasks: Mapping[str, Task[..., Any]], max_result: int, loop: asyncio.AbstractEventLoop
+        self, line: Line, tasks: Mapping[str, Task[..., Any]], bounds: Bounds, loop: asyncio.AbstractEventLoop
     ) -> None:
         self._line = line
         self._tasks = tasks
-        self._max_result = max_result
+        self._bounds = bounds
+        self._teller = _Teller(line)
         self._loop = loop
         self._pid = os.getpid()
         self._work: asyncio.Queue[tuple[Delivery, _Lease] | None] = asyncio.Queue()
@@ -101,6 +148,7 @@ class Runner:
         self._line.say(pack({"ready": True}))
         while (work := self._loop.run_until_complete(self._work.get())) is not None:
             outcome = self._perform(*work)
+            work[1].flush()
             self._line.say(pack_outcome(outcome, {"peak": peak_memory()}))
         self._stopping.set()
         with contextlib.suppress(asyncio.CancelledError):  # a task has cancelled whatever it could find
@@ -118,7 +166,7 @@ class Runner:
             for frame in self._line.frames():
                 if "run" in frame.header:
                     delivery = unpack_delivery(frame)
-                    lease = _Lease(self._tasks.get(delivery.message.task))
+                    lease = self._lease(self._tasks.get(delivery.message.task))
                     self._bring((delivery, lease))
                 elif "lost" in frame.header:
                     lease.lost = True
@@ -126,6 +174,11 @@ class Runner:
                     self._bring(None)
         finally:
             os._exit(1)  # the worker is gone: what runs here is given to another
+
+    def _lease(self, task: Task[..., Any] | None) -> _Lease:
+        lease = _Lease(task)
+        outbox = lease.outbox = Outbox(self._bounds, lambda: self._teller.tell(outbox))
+        return lease
 
     def _bring(self, work: tuple[Delivery, _Lease] | None) -> None:
         self._loop.call_soon_threadsafe(self._work.put_nowait, work)
@@ -144,8 +197,8 @@ class Runner:
         try:
             args, kwargs = _arguments(task, delivery)
             with self._no_fork():
-                value = await within(task.options.timeout, task.function(*args, **kwargs))
-            return succeeded(task, delivery, value, self._max_result)
+                value = await within(task.options.timeout, task.run(*args, **kwargs))
+            return succeeded(task, delivery, value, self._bounds.chunk)
         except BaseException as error:  # noqa: BLE001 - also SystemExit: a task must not end the process
             return failed(task, delivery, error)
 
@@ -153,8 +206,8 @@ class Runner:
         try:
             args, kwargs = _arguments(task, delivery)
             with self._no_fork(), _alarm(task.options.timeout):
-                value = task.function(*args, **kwargs)
-            return succeeded(task, delivery, value, self._max_result)
+                value = task.run(*args, **kwargs)
+            return succeeded(task, delivery, value, self._bounds.chunk)
         except BaseException as error:  # noqa: BLE001 - see above
             return failed(task, delivery, error)
 

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 
 from tenacity import wait_fixed
 
-from streamq import Limit, Retry, StreamQ, current
+from streamq import Context, Limit, Retry, StreamQ, current
 
 app = StreamQ()
 runs: Counter[str] = Counter()
@@ -48,6 +48,16 @@ async def limited() -> str:
 @app.task(limits=[Limit(rate="1/s", weight="units")])
 async def weighed(units: int) -> int:
     return units
+
+
+@app.task(bind=True)
+async def emitting(context: Context) -> str:
+    number = _run()
+    context.progress(0.5)
+    for letter in "ab":
+        await context.emit(f"{number}{letter}")
+        await asyncio.sleep(0.01)
+    return f"run {number}"
 
 
 @app.task

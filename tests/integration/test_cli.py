@@ -230,6 +230,20 @@ def test_the_worker_of_a_running_task(streamq, basic, start_worker, tmp_path):
     assert "state:   succeeded\n" in streamq("result", task.id, "--wait", "--timeout", "20").stdout
 
 
+def test_the_progress_of_a_task(streamq, listen, basic):
+    """It is shown with the task, and told to those who listen."""
+    result = basic.add.delay(1, 1)
+    assert "progress" not in streamq("result", result.id).stdout
+    listener = listen("--json", "--type", "progress")
+    assert result.progress(0.42, "half\x1b way")
+    told = listener.until_heard("task.progress", id=result.id)
+    assert (told["fraction"], told["text"], told["task"]) == (0.42, "half\x1b way", f"{TASK}add")
+    assert "progress: 42% half\\x1b way" in streamq("result", result.id).stdout.splitlines()
+    found = json.loads(streamq("result", result.id, "--json").stdout)
+    assert found["progress"] == {"fraction": 0.42, "text": "half\x1b way"}
+    result.cancel()
+
+
 def test_an_unknown_id(streamq):
     """An id that was never enqueued is told in one line."""
     run = streamq("result", "nobody", "--wait")

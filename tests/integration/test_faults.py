@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from streamq import State, by, cron, results
+from streamq import AsyncResult, State, by, cron, results, streams
 from streamq._redis.keys import GROUP, Keys
-from streamq.broker import blame, calls, moving, rescue
+from streamq.broker import blame, calls, chunks, moving, rescue
 from streamq.config import Settings
 from streamq.errors import BrokerError
 from streamq.message import Delivery, Message, read_entry
@@ -172,7 +172,8 @@ def quick(monkeypatch):
     monkeypatch.setattr(reaper, "_SWEEP_SECONDS", (0.03, 0.06))
     monkeypatch.setattr(promoter, "_LONGEST_SECONDS", 0.05)
     monkeypatch.setattr(scheduler, "_LONGEST_SECONDS", 0.05)
-    monkeypatch.setattr(results, "_LOOK_AGAIN_SECONDS", 0.1)
+    for module in (results, streams):
+        monkeypatch.setattr(module, "_LOOK_AGAIN_SECONDS", 0.1)
     return monkeypatch.setattr
 
 
@@ -275,6 +276,21 @@ async def retried(stage: Stage) -> None:
     record = stage.run(calls.look(QUEUE, task_id))
     assert record.attempt == 2
     assert b"not yet" in record.failure
+
+
+async def emitted(stage: Stage) -> None:
+    """A task says how far it is, and emits two chunks."""
+    task_id = await stage.enqueue("emitting")
+    async with stage.worker():
+        await stage.ended()
+    check_chunks(stage, task_id)
+
+
+def check_chunks(stage: Stage, task_id: str) -> None:
+    """Check that the last run has emitted what it is to, each once."""
+    run = stage.module.runs[task_id]
+    page = stage.run(chunks.read_chunks(QUEUE, task_id, PROBE, chunks.BEGIN))
+    assert [(place.number, value) for place, value in page.chunks] == [(0, b'"%da"' % run), (1, b'"%db"' % run)]
 
 
 async def deadly(stage: Stage) -> None:
@@ -439,6 +455,8 @@ class Threads:
         self.forget = in_thread(result.forget)
         self.find = in_thread(self.app.result("1").status)
         self.cancel = in_thread(result.cancel)
+        self.progress = in_thread(lambda: result.progress(0.7, "so far"))
+        self.stream = in_thread(lambda: [chunk.value for chunk in result.stream()])
         self.cancel_all = in_thread(lambda: self.app.cancel_all(task="*once"))
         self.redrive = in_thread(self.app.dead_letters.redrive)
         self.purge = in_thread(self.app.dead_letters.purge)
@@ -476,6 +494,8 @@ class Loop:
         self.forget = cancelled_once(stage, result.aforget)
         self.find = cancelled_once(stage, self.app.result("1").astatus)
         self.cancel = cancelled_once(stage, result.acancel)
+        self.progress = cancelled_once(stage, lambda: result.aprogress(0.7, "so far"))
+        self.stream = cancelled_once(stage, lambda: streamed_by(result))
         self.cancel_all = cancelled_once(stage, lambda: self.app.acancel_all(task="*once"))
         self.redrive = cancelled_once(stage, self.app.dead_letters.aredrive)
         self.purge = cancelled_once(stage, self.app.dead_letters.apurge)
@@ -496,6 +516,10 @@ class Loop:
         async with self.app.transaction() as batch:
             for task_id in ("1", "2"):
                 batch.enqueue(self._once.using(task_id=task_id).s())
+
+
+async def streamed_by(result: AsyncResult[Any]) -> list[Any]:
+    return [chunk.value async for chunk in result.stream()]
 
 
 def in_thread(call: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
@@ -558,6 +582,20 @@ async def unique(stage: Stage, caller: Threads | Loop) -> None:
             await stage.ended()
     stage.check()
     assert stage.module.runs == {"1": 1, "3": 1}
+
+
+async def streamed(stage: Stage, caller: Threads | Loop) -> None:
+    """A caller says how far a task is, and reads what it emits."""
+    stage.run(calls.enqueue(QUEUE, [Message("1", stage.module.emitting.name, "default", b"[]")]))
+    stage.run(calls.register_queues(Keys("sq"), ["default"]))
+    check_enqueued(stage, "1")
+    assert await caller.progress()
+    assert stage.run(calls.look(QUEUE, "1")).progress == (0.7, "so far")
+    async with asyncio.timeout(10), asyncio.TaskGroup() as together, stage.successor():
+        read = together.create_task(caller.stream())
+        assert await read == ["1a", "1b"]
+    stage.check()
+    check_chunks(stage, "1")
 
 
 async def redriven(stage: Stage, caller: Threads | Loop) -> None:
@@ -692,6 +730,7 @@ WORKING = {
     delayed: ("due", "promote"),
     unknown: ("park",),
     retried: ("park",),
+    emitted: ("emit", "emit#2", "progress"),
     given_up: ("bury",),
     malformed: ("bury",),
     abandoned: ("XAUTOCLAIM", "XAUTOCLAIM#2", "give_back"),
@@ -708,6 +747,7 @@ WORKING = {
 }
 CALLING = {
     called: (SET_UP, "enqueue", "register_queues", "look", "SMEMBERS", "watch", "SUBSCRIBE", "forget", "UNSUBSCRIBE"),
+    streamed: ("progress", "read_chunks", "read_chunks#2", "SUBSCRIBE"),
     transacted: ("enqueue_all", "register_queues"),
     arranged: (
         *("SMEMBERS", "read_schedules", "register_queues", "define_schedule", "read_schedules#2", "ZREM", "HKEYS"),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Generator, Iterator
 from datetime import date
 from typing import Any, assert_type
 
 import streamq
-from streamq import AsyncResult, Context, Schedule, Signature, StreamQ, by, cron, every
+from streamq import AsyncResult, Chunk, Context, ResultStream, Schedule, Signature, StreamQ, Yields, by, cron, every
 
 app = StreamQ()
 
@@ -55,6 +55,35 @@ async def sole(name: str) -> str:
 @app.task(bind=True, debounce=by(lambda call: call["name"], seconds=5, max_wait=60))
 def last(context: Context, name: str) -> str:
     return context.id + name
+
+
+@app.task
+async def chat(prompt: str) -> AsyncIterator[str]:
+    yield prompt
+
+
+@app.task(bind=True, queue="llm")
+async def chat_bound(context: Context, prompt: str) -> AsyncGenerator[bytes, None]:
+    context.progress(0.5, prompt)
+    await context.emit(1)
+    yield b""
+
+
+@app.task(timeout=30)
+def rows(path: str) -> Generator[dict[str, int], None, float]:
+    yield {path: 1}
+    return 1.0
+
+
+@streamq.task
+def lines(path: str) -> Iterator[str]:
+    yield path
+
+
+@app.task(bind=True)
+def rows_bound(context: Context, path: str) -> Generator[int, None, str]:
+    yield context.attempt
+    return path
 
 
 def without_context(name: str) -> str:
@@ -116,7 +145,43 @@ async def right_async() -> None:
     assert_type(await shared.adelay(flag=True), AsyncResult[None])
 
 
+def streamed() -> None:
+    assert_type(chat.delay("x"), AsyncResult[Yields[str, None]])
+    assert_type(chat.delay("x").stream(), ResultStream[str])
+    assert_type(chat.delay("x").get(), None)
+    assert_type([chunk.value for chunk in chat_bound.delay("x").stream(after="1-1", timeout=3)], list[bytes])
+    assert_type(next(rows.delay("x").stream()), Chunk[dict[str, int]])
+    assert_type(rows.delay("x").get(timeout=1), float)
+    assert_type(rows.using(queue="slow").delay("x").get(), float)
+    assert_type(rows_bound.delay("x").get(), str)
+    assert_type(rows_bound.delay("x").stream(), ResultStream[int])
+    assert_type(next(lines.delay("x").stream()).value, str)
+    assert_type(app.enqueue_many([chat.s("x")])[0].stream(), ResultStream[str])
+    assert_type(rows("x"), Generator[dict[str, int], Any, float])
+    assert_type(add.delay(1).stream(), ResultStream[Any])
+    assert_type(add.delay(1).progress(0.5, "half"), bool)
+
+
+async def streamed_async() -> None:
+    result = await chat.adelay("x")
+    assert_type([chunk async for chunk in result.stream()], list[Chunk[str]])
+    assert_type(await result.aget(), None)
+    assert_type(await (await rows.adelay("x")).aget(), float)
+    assert_type(chat("x"), AsyncGenerator[str, None])
+    async for chunk in result.stream():
+        assert_type((chunk.id, chunk.value, chunk.attempt, chunk.delivery, chunk.index), tuple[str, str, int, int, int])
+
+
 def rejected(context: Context) -> None:
+    chat.delay(1)  # wrong
+    chat_bound.delay(context, "x")  # wrong
+    rows.delay()  # wrong
+    rows.delay("x").stream(after=3)  # wrong
+    number_of_chunk: int = next(chat.delay("x").stream()).value  # wrong
+    text_of_rows: str = rows.delay("x").get()  # wrong
+    add.delay(1).progress("half")  # wrong
+    context.progress(0.5, 5)  # wrong
+    print(number_of_chunk, text_of_rows)  # noqa: T201 - uses them
     add.delay("1", 2)  # wrong
     add.delay()  # wrong
     add.delay(1, 2, 3)  # wrong

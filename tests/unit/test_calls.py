@@ -20,6 +20,7 @@ from streamq.broker import (
     batch,
     calls,
     cancels,
+    chunks,
     diagnosis,
     durability,
     event_log,
@@ -34,6 +35,7 @@ from streamq.broker import (
 from streamq.lifecycle import Park, State
 from streamq.limits import Limit, rule_of
 from streamq.message import Delivery, Lock, Malformed, Message, Share, Terms
+from streamq.progress import Progress
 
 KEYS = Keys("sq", durable_events=True)
 QUEUE = KEYS.queue("orders")
@@ -80,6 +82,13 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "watch": [calls.watch(QUEUE, task_id, "client") for task_id in IDS],
     "look": [calls.look(QUEUE, task_id) for task_id in IDS],
     "forget": [calls.forget(QUEUE, task_id) for task_id in IDS],
+    "emit": [
+        chunks.emit(QUEUE, delivery, 3, some, done=KEYS.done, ttl_ms=1000)
+        for delivery in DELIVERIES
+        for some in ([], [b"1", b"2"])
+    ],
+    "read_chunks": [chunks.read_chunks(QUEUE, task_id, "client", chunks.Place(2, 17)) for task_id in IDS],
+    "progress": [chunks.progress(QUEUE, task_id, Progress(0.5), fence) for task_id in IDS for fence in (None, 2)],
     "forbidden": [diagnosis.forbidden(KEYS, ["orders", "mail"]), diagnosis.forbidden(KEYS, [])],
     "page": [letters.letters(QUEUE, b"-", b"1-1"), moving.entries(QUEUE, QUEUE.ready, b"0-0", b"9-9")],
     "redrive": [
@@ -198,6 +207,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
             batch,
             calls,
             cancels,
+            chunks,
             diagnosis,
             durability,
             event_log,
@@ -305,6 +315,7 @@ def test_queues_with_similar_names_share_nothing():
             *queue.timetable,
             queue.record("1"),
             queue.log,
+            queue.chunks("1"),
             keys.queues,
             keys.worker_log,
         )
@@ -397,7 +408,7 @@ SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "hol
 SHARED |= {"line_up": 5, "share": 6, "write_held": 1}
 SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 3, "hold": 3, "wake": 3, "wake_all": 3}
 SHARED |= {"free_place": 2, "known": 1, "read_rule": 1, "keep": 1}
-SHARED |= {"replace": 2, "put_off": 1, "page": 1, "remove": 1, "open": 1}
+SHARED |= {"note": 1, "replace": 2, "put_off": 1, "page": 1, "remove": 1, "open": 1}
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -436,8 +447,8 @@ def test_no_script_uses_what_loses_tasks_or_takes_long(name):
 
 @pytest.mark.parametrize("name", WHOLE)
 def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
-    """What ends, returns or frees has to go on; what only reads writes nothing."""
+    """What ends, returns or frees has to go on; what only reads writes nothing. What is emitted can wait."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
     makes_work = name in {"enqueue", "enqueue_all", "redrive", "fire", "define_schedule", "resume_schedule"}
-    makes_work |= name in {"depart", "depart_later", "arrive"}
+    makes_work |= name in {"depart", "depart_later", "arrive", "emit", "progress"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})

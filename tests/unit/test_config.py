@@ -46,7 +46,7 @@ def test_the_url_comes_from_the_environment(monkeypatch):
     assert Settings().url == DEFAULT_URL
 
 
-@pytest.mark.parametrize("name", ["result_ttl", "max_payload", "max_result"])
+@pytest.mark.parametrize("name", ["result_ttl", "max_payload", "max_result", "max_stream"])
 @pytest.mark.parametrize("value", [0, -1, math.nan])
 def test_a_setting_of_an_app_that_cannot_be_used(name, value):
     with pytest.raises(ConfigError, match=f"{name} must be a"):

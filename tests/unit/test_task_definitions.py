@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import re
 import runpy
 import sys
 import time
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator
 from datetime import UTC, datetime
 from types import ModuleType, SimpleNamespace
+from typing import Any
 from uuid import RFC_4122, UUID
 
 import pytest
@@ -17,9 +20,18 @@ import pytest
 import streamq
 from streamq import Context, NoCurrentTask, StreamQ, Task, current, decorator
 from streamq import tasks as tasks_module
-from streamq.errors import ConfigError, EncodeError, PayloadTooLarge, RetryRequested, TaskNameClash, TaskRejected
+from streamq.codec import encode_plain
+from streamq.errors import (
+    ConfigError,
+    EncodeError,
+    PayloadTooLarge,
+    ResultDecodeError,
+    RetryRequested,
+    TaskNameClash,
+    TaskRejected,
+)
 from streamq.naming import default_name
-from streamq.tasks import AsyncTask, SyncTask, new_task_id
+from streamq.tasks import AsyncStreamTask, AsyncTask, StreamTask, SyncTask, new_task_id
 
 
 def add(x: int, y: int = 0) -> int:
@@ -216,6 +228,74 @@ def test_the_kind_of_a_function_is_kept(app):
     assert app.tasks[f"{__name__}.aadd"].queue == "slow"
     assert app.task(add).__doc__ == "Add."
     assert app.task(add).__wrapped__ is add
+
+
+async def each(number: int) -> AsyncGenerator[int, None]:
+    for n in range(number):
+        yield n
+
+
+def each_in_thread(number: int) -> Generator[int, None, str]:
+    yield from range(number)
+    return "all"
+
+
+async def test_a_generator_is_a_task(app):
+    """A plain call gives the generator itself; bound, it has a context in which emitting does nothing."""
+    on_loop, in_thread = app.task(each), app.task(timeout=3)(each_in_thread)
+    assert isinstance(on_loop, AsyncStreamTask)
+    assert isinstance(in_thread, StreamTask)
+    assert (on_loop.is_async, in_thread.is_async) == (True, False)
+    assert [n async for n in on_loop(3)] == list(in_thread(3)) == [0, 1, 2]
+
+    @app.task(bind=True)
+    async def bound(context: Context) -> AsyncGenerator[int, None]:
+        await context.emit(object())
+        context.progress(0.5)
+        yield context.deliveries
+
+    assert [n async for n in bound()] == [0]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "chunk", "result"),
+    [
+        (Iterator[int], 1, "as it is"),
+        (Iterable[int], 1, "as it is"),
+        (Generator[int, None, bool], 1, True),
+        (Generator[int, None, None], 1, None),
+        (Any, "as it is", "as it is"),
+        (list[int], "as it is", "as it is"),
+        (inspect.Signature.empty, "as it is", "as it is"),
+    ],
+    ids=str,
+)
+def test_chunks_have_the_type_that_is_yielded(app, annotation, chunk, result):
+    """And the result that which is returned in the end, as far as the annotation tells it."""
+
+    def function():
+        yield
+
+    if annotation is not inspect.Signature.empty:
+        function.__annotations__["return"] = annotation
+    codec = app.task(function).result_codec
+    assert codec.chunks.decode(encode_plain(chunk)) == chunk
+    assert codec.decode(encode_plain(result)) == result
+    if chunk == 1:
+        with pytest.raises(ResultDecodeError, match=r"a chunk of .* does not fit"):
+            codec.chunks.decode(b'"none"')
+
+
+@pytest.mark.parametrize("annotation", [AsyncIterator[int], AsyncIterable[int], AsyncGenerator[int, None]], ids=str)
+def test_chunks_of_an_async_generator(app, annotation):
+    async def function():
+        yield
+
+    function.__annotations__["return"] = annotation
+    codec = app.task(function).result_codec
+    assert codec.decode(b"null") is None
+    with pytest.raises(ResultDecodeError):
+        codec.chunks.decode(b'"none"')
 
 
 @pytest.mark.parametrize(

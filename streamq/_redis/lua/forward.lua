@@ -13,6 +13,7 @@ for i = 3, #KEYS do
   if due and target and has_arrived then
     redis.call('HSET', record, 'moved_to', target)
     redis.call('HDEL', record, 'moving_to', 'args', 'at', 'more', 'attempt', 'deaths', 'failure', 'forget', 'waiters')
+    redis.call('HDEL', record, 'readers', 'chunk', 'progress')
     redis.call('PEXPIRE', record, string.format('%.0f', ttl + math.max(0, due - now)))
   elseif due and target then
     redis.call('ZADD', delayed, due, id)

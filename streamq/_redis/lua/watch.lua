@@ -6,6 +6,7 @@
 -- KEYS: record, returned stream, then the streams of the levels from 0
 -- ARGV: client
 -- Returns the record's fields and values; none if there is no record.
+--@include note
 local record, client = KEYS[1], ARGV[1]
 local fields = redis.call('HGETALL', record)
 if #fields == 0 then return fields end
@@ -16,10 +17,5 @@ if known.state == 'queued' and known.entry and not redis.call('XRANGE', stream, 
   redis.call('DEL', record)
   return {}
 end
-if not known.ended then
-  local waiters = known.waiters or ''
-  if not string.find(' ' .. waiters .. ' ', ' ' .. client .. ' ', 1, true) then
-    redis.call('HSET', record, 'waiters', waiters == '' and client or waiters .. ' ' .. client)
-  end
-end
+if not known.ended then note(record, 'waiters', known.waiters, client) end
 return fields
