@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from streamq.app import StreamQ
+    from streamq.channels.channel import Channel
+    from streamq.channels.envelope import Envelope
+    from streamq.channels.gaps import Gap
     from streamq.context import Context, current
     from streamq.decorator import task
     from streamq.errors import (
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
         BrokerRefused,
         BrokerReset,
         BrokerUnavailable,
+        ChannelError,
         ChunksLost,
         ConfigError,
         EncodeError,
@@ -24,12 +28,15 @@ if TYPE_CHECKING:
         NotDurable,
         PayloadError,
         PayloadTooLarge,
+        RemoteError,
+        RequestTimeout,
         ResultDecodeError,
         ResultEncodeError,
         ResultError,
         ResultTimeout,
         ResultTooLarge,
         RetryRequested,
+        SlowListener,
         StreamqError,
         TaskCancelled,
         TaskExpired,
@@ -60,17 +67,23 @@ __all__ = [
     "BrokerRefused",
     "BrokerReset",
     "BrokerUnavailable",
+    "Channel",
+    "ChannelError",
     "Chunk",
     "ChunksLost",
     "ConfigError",
     "Context",
     "EncodeError",
+    "Envelope",
+    "Gap",
     "Limit",
     "MissingExtra",
     "NoCurrentTask",
     "NotDurable",
     "PayloadError",
     "PayloadTooLarge",
+    "RemoteError",
+    "RequestTimeout",
     "ResultDecodeError",
     "ResultEncodeError",
     "ResultError",
@@ -81,6 +94,7 @@ __all__ = [
     "RetryRequested",
     "Schedule",
     "Signature",
+    "SlowListener",
     "State",
     "StreamQ",
     "StreamqError",
@@ -102,6 +116,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Channel": "channels.channel",
+    "Envelope": "channels.envelope",
+    "Gap": "channels.gaps",
     "AsyncResult": "results",
     "Chunk": "streams",
     "ResultStream": "streams",
