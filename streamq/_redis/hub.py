@@ -74,7 +74,7 @@ class Sink(Protocol):
         """The server is away, or cannot be reached; `joined` follows when it is there again."""
 
     def refused(self, error: BrokerError) -> None:
-        """The server does not allow this subscription; nothing will come of it."""
+        """Nothing more will come: the server does not allow this subscription, or the app was closed."""
 
 
 class _Topic:
@@ -135,11 +135,14 @@ class Hub:
                 self._send([(kind.end, topic.name)], [None])
 
     def close(self) -> None:
-        """Stop listening; the thread ends and its socket is closed."""
+        """Stop listening; the thread ends and its socket is closed. Those who hear are told that nothing more comes."""
         self._closing.set()
         with self._lock:
             self._send([(b"PING",)], [None])  # wakes the thread
             thread, self._thread = self._thread, None
+            sinks = [sink for topic in self._every_topic() for sink in topic.sinks]
+        for sink in sinks:
+            sink.refused(BrokerUnavailable("the app was closed while this was listening"))
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=_LOOK_SECONDS * 2)
 

@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
+from functools import cache
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from streamq._redis.hub import Kind
@@ -32,9 +33,9 @@ BUFFER = 1000  # messages
 LEASE_SECONDS = 30.0
 
 
-def default_sender() -> str:
-    """Name this process as a sender: its host and process id."""
-    return f"{socket.gethostname()}-{os.getpid()}"
+@cache
+def _name_of(pid: int) -> str:
+    return f"{socket.gethostname()}-{pid}"
 
 
 class Channel(Generic[T]):
@@ -72,11 +73,16 @@ class Channel(Generic[T]):
             raise ConfigError(f"channel {name}: a pattern cannot be durable or sharded")
         self.durable = durable
         self.sharded = sharded
-        self.sender = default_sender() if sender is None else sender
+        self._sender = sender
         self._retention = retention or Retention()
         self._broadcast = broadcast
         self._keys = broadcast.keys.channel(name)
         self._codec: EnvelopeCodec[T] = EnvelopeCodec(kind, name, broadcast.settings.max_message)
+
+    @property
+    def sender(self) -> str:
+        """Who publishes by it."""
+        return self._sender or _name_of(os.getpid())  # not that of a parent process
 
     def __repr__(self) -> str:
         return f"<channel {self.name}>"

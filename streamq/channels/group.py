@@ -28,7 +28,7 @@ from streamq.channels.listener import Listener, Pause, Steps, insist
 from streamq.channels.readers import Complaints, kept_message
 from streamq.channels.renewing import Renewer
 from streamq.channels.signal import Signal
-from streamq.errors import BrokerError, BrokerReset
+from streamq.errors import BrokerError, BrokerReset, BrokerUnavailable
 
 T = TypeVar("T")
 
@@ -53,7 +53,8 @@ class _WakeUp:
         pass  # reading finds out by itself
 
     def refused(self, error: BrokerError) -> None:
-        _log.warning("a group is not woken, and looks every %g s: %s", _LOOK_SECONDS, error)
+        if not isinstance(error, BrokerUnavailable):  # else the app was closed
+            _log.warning("a group is not woken, and looks every %g s: %s", _LOOK_SECONDS, error)
 
 
 class _Held:
@@ -191,7 +192,8 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         self._cursor = batch.cursor
         if batch.cursor == "0-0":
             self._next_sweep = time.monotonic() + self._held.renewal_seconds
-        return self._take(batch)
+        # While Redis was away nothing was renewed: what this member still has in its hands is not to come twice.
+        return self._take(batch._replace(kept=[kept for kept in batch.kept if kept.entry not in self._held.entries]))
 
     def _take(self, batch: Batch) -> list[Envelope[T] | Gap]:
         found: list[Envelope[T] | Gap] = []
