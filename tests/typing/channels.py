@@ -46,7 +46,7 @@ async def rejected() -> None:
     orders.listen(when_full="drop")  # wrong
     app.channel("x", durable="yes")  # wrong
     async for item in orders.listen():
-        print(item.payload)  # wrong
+        _ = item.payload  # wrong
     async for message in orders.listen(gaps=False):
         number: str = message.payload.id  # wrong
         print(number)  # noqa: T201 - uses it
