@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -30,11 +28,6 @@ T = TypeVar("T")
 
 BUFFER = 1000  # messages
 LEASE_SECONDS = 30.0
-
-
-def default_sender() -> str:
-    """Name this process as a sender: its host and process id."""
-    return f"{socket.gethostname()}-{os.getpid()}"
 
 
 class Channel(Generic[T]):
@@ -72,11 +65,16 @@ class Channel(Generic[T]):
             raise ConfigError(f"channel {name}: a pattern cannot be durable or sharded")
         self.durable = durable
         self.sharded = sharded
-        self.sender = default_sender() if sender is None else sender
+        self._sender = sender
         self._retention = retention or Retention()
         self._broadcast = broadcast
         self._keys = broadcast.keys.channel(name)
         self._codec: EnvelopeCodec[T] = EnvelopeCodec(kind, name, broadcast.settings.max_message)
+
+    @property
+    def sender(self) -> str:
+        """Who publishes by it."""
+        return self._broadcast.sender if self._sender is None else self._sender
 
     def __repr__(self) -> str:
         return f"<channel {self.name}>"
