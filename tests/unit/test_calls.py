@@ -153,9 +153,7 @@ CHANNEL_CALLS: dict[str, Sequence[Call[Any]]] = {
         for group in IDS
         for retention in KEPT
     ],
-    "channel_claim": [
-        channels.claim(CHANNEL, group, "w", lease_ms=1000, cursor="0-0", count=10) for group in IDS
-    ],
+    "channel_claim": [channels.claim(CHANNEL, group, "w", lease_ms=1000, cursor="0-0", count=10) for group in IDS],
     "channel_ack": [channels.ack(CHANNEL, group, "w", ["1-1", "1-2"][:some]) for group in IDS for some in (0, 2)],
     "channel_release": [
         channels.release(CHANNEL, group, "w", ["1-1", "1-2"][:some], 1000) for group in IDS for some in (0, 2)
