@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import weakref
+
 from streamq._redis.keys import Keys
 from streamq.broker import channels as calls
 from streamq.broker.reach import Reach
 from streamq.channels.publisher import Publisher
 from streamq.channels.renewing import Renewer
 from streamq.config import Settings
+
+_broadcasts: weakref.WeakSet[Broadcast] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for broadcast in _broadcasts:
+        broadcast._begin()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_begin_anew)  # a child that went on with its parent's numbers would repeat them
 
 
 class Broadcast:
@@ -18,6 +32,7 @@ class Broadcast:
         reach: the app's own server.
 
     Attributes:
+        sender: what this process is called as a sender: its host and process id.
         reach: the server of channels: the app's, or that of ``events_url``.
         publisher: sends what is published there.
         renewer: renews the leases of what groups have.
@@ -27,6 +42,11 @@ class Broadcast:
         self.settings = settings
         self.keys = Keys(settings.namespace)
         self.reach = reach if settings.events_url is None else Reach(settings.events_url)
+        self._begin()
+        _broadcasts.add(self)
+
+    def _begin(self) -> None:
+        self.sender = f"{socket.gethostname()}-{os.getpid()}"
         self.publisher = Publisher(self.reach, lambda name: calls.note(self.keys, name))
         self.renewer = Renewer(self.reach)
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from streamq._redis.hub import Kind
@@ -31,11 +28,6 @@ T = TypeVar("T")
 
 BUFFER = 1000  # messages
 LEASE_SECONDS = 30.0
-
-
-@cache
-def _name_of(pid: int) -> str:
-    return f"{socket.gethostname()}-{pid}"
 
 
 class Channel(Generic[T]):
@@ -82,7 +74,7 @@ class Channel(Generic[T]):
     @property
     def sender(self) -> str:
         """Who publishes by it."""
-        return self._sender or _name_of(os.getpid())  # not that of a parent process
+        return self._broadcast.sender if self._sender is None else self._sender
 
     def __repr__(self) -> str:
         return f"<channel {self.name}>"

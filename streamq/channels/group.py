@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger("streamq.channels")
 _LOOK_SECONDS = 5.0  # after which a wake-up that got lost has cost no more
+_PAUSE_SECONDS = 1.0  # before a log that cannot be read is looked at again
 _CLAIM_MOST = 100
 
 
@@ -150,7 +151,12 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
     def _more(self) -> Steps[Envelope[T] | Gap]:
         while True:
             self._signal.clear()
-            found = (yield from self._sweep()) or (yield from self._fetch())
+            try:
+                found = (yield from self._sweep()) or (yield from self._fetch())
+            except BrokerReset as error:  # something else lies there by now
+                _log.warning("the log of channel %s cannot be read: %s", self._keys.name, error)
+                found = []
+                self._next_sweep = time.monotonic() + _PAUSE_SECONDS
             if found or self._is_closed:
                 return found
             wait = min(_LOOK_SECONDS, self._next_sweep - time.monotonic())
@@ -168,12 +174,7 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         call = calls.fetch(
             self._keys, self._group, self.name, count=self._prefetch, start=self._from, retention=self._retention
         )
-        try:
-            batch: Batch = yield from insist(call)
-        except BrokerReset as error:  # something else lies there, or it has just been removed
-            _log.warning("the log of channel %s cannot be read: %s", self._keys.name, error)
-            yield Pause(1.0)
-            return []
+        batch: Batch = yield from insist(call)
         return self._take(batch)
 
     def _sweep(self) -> Steps[Envelope[T] | Gap]:

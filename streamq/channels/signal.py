@@ -12,8 +12,7 @@ from collections.abc import Callable
 class _Bell:
     """Wakes what waits on one event loop: all whose turn it is with one call of the loop, which is a system call."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._call: Callable[[Callable[[], None]], object] = loop.call_soon_threadsafe
+    def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_rung = False
 
@@ -22,7 +21,7 @@ class _Bell:
         if not self._is_rung:
             self._is_rung = True
             try:
-                self._call(self._wake)
+                future.get_loop().call_soon_threadsafe(self._wake)  # holds no loop, which could never go then
             except RuntimeError:  # the loop has been closed
                 self._waiting.clear()
 
@@ -68,7 +67,7 @@ class Signal:
         loop = asyncio.get_running_loop()
         bell = _bells.get(loop)
         if bell is None:
-            bell = _bells[loop] = _Bell(loop)
+            bell = _bells[loop] = _Bell()
         future = loop.create_future()
         self._wake = lambda: bell.ring(future)
         if self._is_set:
