@@ -6,6 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamq.agent.agent import Agent
+    from streamq.agent.claims import Claim
+    from streamq.agent.presence import AgentInfo, Joined, Left, agents, presence
     from streamq.app import StreamQ
     from streamq.context import Context, current
     from streamq.decorator import task
@@ -53,6 +56,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agent",
+    "AgentInfo",
     "ArgumentError",
     "AsyncResult",
     "BrokerError",
@@ -62,9 +67,12 @@ __all__ = [
     "BrokerUnavailable",
     "Chunk",
     "ChunksLost",
+    "Claim",
     "ConfigError",
     "Context",
     "EncodeError",
+    "Joined",
+    "Left",
     "Limit",
     "MissingExtra",
     "NoCurrentTask",
@@ -94,14 +102,23 @@ __all__ = [
     "UnknownTaskId",
     "WorkerDied",
     "Yields",
+    "agents",
     "by",
     "cron",
     "current",
     "every",
+    "presence",
     "task",
 ]
 
 _HOMES = {
+    "Agent": "agent.agent",
+    "AgentInfo": "agent.presence",
+    "Claim": "agent.claims",
+    "Joined": "agent.presence",
+    "Left": "agent.presence",
+    "agents": "agent.presence",
+    "presence": "agent.presence",
     "AsyncResult": "results",
     "Chunk": "streams",
     "ResultStream": "streams",

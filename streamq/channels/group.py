@@ -121,6 +121,7 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         self._given: list[str] = []  # are handled, and to be acknowledged
         self._cursor = "0-0"
         self._next_sweep = 0.0
+        self._is_finishing = False
 
     def _start(self) -> Callable[[], object]:
         hub, kind, channel = self._reach.hub, self._kind, self._keys.channel
@@ -144,13 +145,19 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         if self._ready:
             return []
         yield from self._acknowledge()
-        return None if self._is_closed else (yield from self._more())
+        return None if self._is_over else (yield from self._more())
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_finishing or self._is_closed
 
     def _more(self) -> Steps[Envelope[T] | Gap]:
         while True:
             self._signal.clear()
+            if self._is_over:
+                return []
             found = (yield from self._sweep()) or (yield from self._fetch())
-            if found or self._is_closed:
+            if found or self._is_over:
                 return found
             wait = min(_LOOK_SECONDS, self._next_sweep - time.monotonic())
             yield Pause(max(wait, 0.01))
@@ -262,6 +269,11 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         return not lost
 
     # ---- the end
+
+    def finish(self) -> None:
+        """Take nothing more; what was given before can still be acknowledged. Whoever waits comes to the end."""
+        self._is_finishing = True
+        self._signal.set()
 
     def close(self) -> None:
         """Take nothing more; what is handled is acknowledged, and the rest given back to the group."""
