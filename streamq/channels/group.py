@@ -121,6 +121,7 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         self._given: list[str] = []  # are handled, and to be acknowledged
         self._cursor = "0-0"
         self._next_sweep = 0.0
+        self._has_all = False  # that was there when it read last, and it is woken when there is more
         self._is_finishing = False
 
     def _start(self) -> Callable[[], object]:
@@ -152,15 +153,15 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         return self._is_finishing or self._is_closed
 
     def _more(self) -> Steps[Envelope[T] | Gap]:
-        while True:
+        found: list[Envelope[T] | Gap] = []
+        while not found and not self._is_over:
+            if self._has_all and not self._signal.is_set:
+                wait = min(_LOOK_SECONDS, self._next_sweep - time.monotonic())
+                yield Pause(max(wait, 0.01))
             self._signal.clear()
-            if self._is_over:
-                return []
-            found = (yield from self._sweep()) or (yield from self._fetch())
-            if found or self._is_over:
-                return found
-            wait = min(_LOOK_SECONDS, self._next_sweep - time.monotonic())
-            yield Pause(max(wait, 0.01))
+            self._has_all = False
+            found = (yield from self._sweep()) or (yield from self._fetch()) or []
+        return found
 
     def _acknowledge(self) -> Steps[Envelope[T] | Gap]:
         done = list(self._given)
@@ -180,6 +181,7 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
             _log.warning("the log of channel %s cannot be read: %s", self._keys.name, error)
             yield Pause(1.0)
             return []
+        self._has_all = len(batch.kept) < self._prefetch
         return self._take(batch)
 
     def _sweep(self) -> Steps[Envelope[T] | Gap]:
