@@ -133,7 +133,8 @@ class Keys:
 
         self.channels = f"{namespace}:channels"
         self.channel = lru_cache(maxsize=1024)(self._channel)
-        self.presence = tuple(f"{namespace}:agents:{{presence}}:{part}" for part in ("seen", "info", "told"))
+        base = f"{namespace}:agents:{{presence}}"
+        self.presence = (f"{base}:seen", f"{base}:info", f"{base}:told")
         self.claim: Callable[[str], str] = f"{namespace}:claim:".__add__
 
     def _channel(self, name: str) -> ChannelKeys:

@@ -12,8 +12,9 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 from streamq.agent import claims, names
+from streamq.agent.assigning import Work
 from streamq.agent.claims import Claim
-from streamq.agent.handlers import Handlers, name_of
+from streamq.agent.handlers import Handlers
 from streamq.agent.life import GRACE_SECONDS, Life
 from streamq.agent.payloads import reader_of
 from streamq.agent.presence import HasBroadcast, agents
@@ -100,7 +101,9 @@ class Agent:
     # ---- what it takes
 
     @overload
-    def on(self, kind: type[Gap]) -> Callable[[Callable[[Gap], R]], Callable[[Gap], R]]: ...
+    def on(  # type: ignore[overload-overlap]  # a gap comes without an envelope
+        self, kind: type[Gap]
+    ) -> Callable[[Callable[[Gap], R]], Callable[[Gap], R]]: ...
     @overload
     def on(self, kind: str) -> Callable[[Callable[[Envelope[Any]], R]], Callable[[Envelope[Any]], R]]: ...
     @overload
@@ -232,7 +235,7 @@ class Agent:
         return await self._plain(names.events(self.name)).publish(payload, type=type)
 
     async def broadcast(self, payload: Any, *, type: str | None = None) -> Published:  # noqa: A002 - as the envelope
-        """Publish a message to all other agents that are there, on ``agent:all:events``; raises as `Channel.publish`."""
+        """Publish a message to all other agents, on ``agent:all:events``; raises as `Channel.publish`."""
         return await self._plain(names.ALL).publish(payload, type=type)
 
     async def send(self, to: str, payload: Any, *, type: str | None = None) -> Published:  # noqa: A002 - as the envelope
@@ -244,11 +247,23 @@ class Agent:
 
     @overload
     async def request(
-        self, to: str, payload: Any, *, reply: type[T], timeout: float = ..., type: str | None = ...
+        self,
+        to: str,
+        payload: Any,
+        *,
+        reply: type[T],
+        timeout: float = ...,  # noqa: ASYNC109
+        type: str | None = ...,
     ) -> T: ...
     @overload
     async def request(
-        self, to: str, payload: Any, *, reply: Any = ..., timeout: float = ..., type: str | None = ...
+        self,
+        to: str,
+        payload: Any,
+        *,
+        reply: Any = ...,
+        timeout: float = ...,  # noqa: ASYNC109
+        type: str | None = ...,
     ) -> Any: ...
     async def request(
         self,
@@ -285,7 +300,7 @@ class Agent:
                     return value_of(await future, read)
             except TimeoutError:
                 pass
-        said = type or name_of(payload.__class__)
+        said = type or payload.__class__.__name__
         raise RequestTimeout(f"agent {to} has not answered {said} within {timeout:g} s{await self._whether_there(to)}")
 
     @overload
@@ -294,7 +309,7 @@ class Agent:
         payload: Any,
         *,
         reply: type[T],
-        timeout: float = ...,
+        timeout: float = ...,  # noqa: ASYNC109
         durable: bool = ...,
         capability: str | None = ...,
         type: str | None = ...,
@@ -305,7 +320,7 @@ class Agent:
         payload: Any,
         *,
         reply: Any = ...,
-        timeout: float = ...,
+        timeout: float = ...,  # noqa: ASYNC109
         durable: bool = ...,
         capability: str | None = ...,
         type: str | None = ...,
@@ -341,7 +356,8 @@ class Agent:
             BrokerError: as `Channel.publish`.
         """
         read = reader_of(reply)
-        given = await self._running.assigning.assign(payload, type, timeout, capability, durable=durable)
+        work = Work(payload, type or payload.__class__.__name__, timeout, capability)
+        given = await self._running.assigning.assign(work, durable=durable)
         return value_of(given, read)
 
     async def claim(self, name: str, *, seconds: float) -> Claim | None:

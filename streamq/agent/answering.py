@@ -13,7 +13,7 @@ from streamq.agent.running import Runner, persist
 from streamq.channels.channel import Channel
 from streamq.channels.envelope import Envelope
 from streamq.codec import encode_error
-from streamq.errors import BrokerError, ChannelError, ConfigError, PayloadError, WorkerDied
+from streamq.errors import BrokerError, ChannelError, ConfigError, PayloadError, StreamqError, WorkerDied
 
 _log = logging.getLogger("streamq.agents")
 
@@ -49,37 +49,32 @@ class Answering:
             Why it could not be handled; None: it was.
         """
         try:
-            if message.deliveries > MOST_DELIVERIES:
-                raise WorkerDied(
-                    f"{what} was dropped: it was handed over {message.deliveries - 1} times before, in vain"
-                )
-            if handler is None:
-                raise ChannelError(f"agent {self._agent} has no handler for {what}")
-            try:
-                argument = handler.argument(message, payload)
-            except ValueError as error:
-                raise ChannelError(f"agent {self._agent}: {what} does not fit: {error}") from None
-            value = await self.runner.call(handler.function, argument)
-            if message.reply_to is not None:
-                await self._send(message, REPLY, value)
-        except BrokerError as error:
-            _log.error("agent %s could not answer %s of %s: %s", self._agent, what, message.sender, error)  # noqa: TRY400 - the server's
-            return error
-        except Exception as error:
-            is_ours = isinstance(error, (ChannelError, WorkerDied))
-            text = f": {error}" if is_ours else ""
+            value = await self._handled(message, handler, payload, what)
+            await self._send(message, REPLY, value)
+        except Exception as error:  # noqa: BLE001 - the user's, or what becomes of what it returns
+            is_ours = isinstance(error, StreamqError)
             _log.error(
                 "agent %s: %s of %s failed%s",
                 self._agent,
                 what,
                 message.sender,
-                text,
+                f": {error}" if is_ours else "",
                 exc_info=None if is_ours else error,
             )
-            if message.reply_to is not None:
-                await self._send_error(message, error)
+            await self._send_error(message, error)
             return error
         return None
+
+    async def _handled(self, message: Envelope[Any], handler: Handler | None, payload: Any, what: str) -> Any:
+        if message.deliveries > MOST_DELIVERIES:
+            raise WorkerDied(f"{what} was dropped: it was handed over {message.deliveries - 1} times before, in vain")
+        if handler is None:
+            raise ChannelError(f"agent {self._agent} has no handler for {what}")
+        try:
+            argument = handler.argument(message, payload)
+        except ValueError as error:
+            raise ChannelError(f"agent {self._agent}: {what} does not fit: {error}") from None
+        return await self.runner.call(handler.function, argument)
 
     def is_late(self, message: Envelope[Any]) -> bool:
         """Tell whether nobody waits for the answer any more, by the clock of Redis alone."""
@@ -98,10 +93,12 @@ class Answering:
         try:
             await self._send(message, ERROR, said)
         except (BrokerError, PayloadError, ConfigError) as failure:
-            _log.error("agent %s could not answer %s: %s", self._agent, message.sender, failure)  # noqa: TRY400
+            _log.error("agent %s could not answer %s: %s", self._agent, message.sender, failure)
 
     async def _send(self, message: Envelope[Any], kind: str, payload: Any) -> None:
-        channel = self._channel(message.reply_to or "")
+        if message.reply_to is None:
+            return
+        channel = self._channel(message.reply_to)
         correlation = message.correlation_id or message.id
 
         def publish() -> Awaitable[object]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from streamq.agent.claims import holder_of
-from streamq.agent.handlers import name_of
-from streamq.agent.names import TASKS, tasks
+from streamq.agent.names import tasks
 from streamq.agent.replies import Replies
 from streamq.agent.running import persist
 from streamq.agent.taking import claim_name
@@ -21,6 +21,30 @@ from streamq.errors import BrokerError, RequestTimeout
 
 _OFFER_SECONDS = 1.0  # after which an assignment is offered again: who had claimed it may have died
 _ASK_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is assigned.
+
+    Attributes:
+        payload: the work itself.
+        kind: its type.
+        seconds: for which its result is waited for.
+        capability: what the agent must be able to do; None: nothing else.
+
+    Raises:
+        ConfigError: the capability cannot be used.
+    """
+
+    payload: Any
+    kind: str
+    seconds: float
+    capability: str | None
+
+    def __post_init__(self) -> None:
+        if self.capability is not None:
+            check_name("capability", self.capability)
 
 
 class Assigning:
@@ -41,52 +65,39 @@ class Assigning:
         self._log = log
         self._offers = offers
 
-    async def assign(
-        self, payload: Any, kind: str | None, timeout: float, capability: str | None, *, durable: bool
-    ) -> Envelope[Any]:
+    async def assign(self, work: Work, *, durable: bool) -> Envelope[Any]:
         """Give work, and wait for the first reply.
 
         Raises:
             RequestTimeout: nobody has done it in time.
             BrokerError: it could not be given.
         """
-        if capability is not None:
-            check_name("capability", capability)
-        said = kind or name_of(type(payload))
         with self._replies.expected() as (assignment, future):
             try:
-                async with asyncio.timeout(timeout):
+                async with asyncio.timeout(work.seconds):
                     if not durable:
-                        return await self._offer(assignment, future, payload, said, timeout, capability)
-                    await self._log(tasks(said, capability)).publish(
-                        payload,
-                        type=said,
+                        return await self._offer(work, assignment, future)
+                    await self._log(tasks(work.kind, work.capability)).publish(
+                        work.payload,
+                        type=work.kind,
                         correlation_id=assignment,
                         reply_to=self._replies.address,
-                        expires=timeout,
+                        expires=work.seconds,
                     )
                     return await future
             except TimeoutError:
                 pass
-        which = said if capability is None else f"{said} for {capability}"
+        which = work.kind if work.capability is None else f"{work.kind} for {work.capability}"
         by_whom = "" if durable else await self._claimed_by(assignment)
-        raise RequestTimeout(f"no agent has done {which} within {timeout:g} s{by_whom}")
+        raise RequestTimeout(f"no agent has done {which} within {work.seconds:g} s{by_whom}")
 
-    async def _offer(
-        self,
-        assignment: str,
-        future: asyncio.Future[Envelope[Any]],
-        payload: Any,
-        kind: str,
-        timeout: float,
-        capability: str | None,
-    ) -> Envelope[Any]:
-        end = time.monotonic() + timeout
+    async def _offer(self, work: Work, assignment: str, future: asyncio.Future[Envelope[Any]]) -> Envelope[Any]:
+        end = time.monotonic() + work.seconds
 
         def publish() -> Awaitable[object]:
             return self._offers.publish(
-                {"capability": capability, "job": payload},
-                type=kind,
+                {"capability": work.capability, "job": work.payload},
+                type=work.kind,
                 correlation_id=assignment,
                 reply_to=self._replies.address,
                 expires=max(0.0, end - time.monotonic()),

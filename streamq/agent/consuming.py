@@ -7,38 +7,29 @@ from typing import Any
 
 from streamq.agent.running import Runner, persist
 from streamq.agent.service import Service
-from streamq.channels.channel import Channel
 from streamq.channels.envelope import Envelope
 from streamq.channels.gaps import Gap
-
-LEASE_SECONDS = 5.0
+from streamq.channels.group import GroupListener
 
 
 class Consumer(Service):
     """Takes what is in a durable channel for a group. What is being handled when the process dies, another takes.
 
     Args:
-        channel: the channel.
-        group: shares what is there.
-        instance: the member of it.
+        group: gives what this instance takes, and has each of them acknowledged.
         runner: runs what is taken.
         handle: handles one.
         missed: is told of a gap.
-        prefetch: so many are taken at a time.
     """
 
     def __init__(
         self,
-        channel: Channel[Any],
-        group: str,
-        instance: str,
+        group: GroupListener[Any],
         runner: Runner,
         handle: Callable[[Envelope[Any]], Awaitable[object]],
         missed: Callable[[Gap], Awaitable[object]],
-        *,
-        prefetch: int,
     ) -> None:
-        self._group = channel.group(group, lease=LEASE_SECONDS, prefetch=prefetch, auto_ack=False, consumer=instance)
+        self._group = group
         super().__init__(self._group)
         self._runner = runner
         self._handle = handle

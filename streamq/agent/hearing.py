@@ -33,6 +33,9 @@ class Hearing(Service):
         self._heard = heard
         self._missed = missed
 
+    async def _until_ready(self) -> None:
+        pass  # what comes is passed on at once
+
     async def _take(self, item: Envelope[Any] | Gap) -> None:
         if isinstance(item, Gap):
             await self._missed(item)

@@ -34,6 +34,7 @@ from streamq.errors import ChannelError
 _log = logging.getLogger("streamq.agents")
 
 GRACE_SECONDS = 5.0
+LEASE_SECONDS = 5.0
 _REPLIES_KEPT = Retention(1000, 600.0)
 _INBOX_GROUP, _TAKERS_GROUP = "agent", "takers"
 _PREFETCH = 10
@@ -142,7 +143,8 @@ class Life:
         self, channel: Channel[Any], group: str, handle: Callable[[Envelope[Any]], Awaitable[object]], prefetch: int
     ) -> Consumer:
         member = f"{self._name}-{self._instance}"
-        return Consumer(channel, group, member, self._runner, handle, self._missed, prefetch=prefetch)
+        listener = channel.group(group, lease=LEASE_SECONDS, prefetch=prefetch, auto_ack=False, consumer=member)
+        return Consumer(listener, self._runner, handle, self._missed)
 
     async def _missed(self, gap: Gap) -> None:
         self.gaps += 1

@@ -101,7 +101,7 @@ def agents_sync(app: HasBroadcast) -> list[AgentInfo]:
 
 
 def presence(app: HasBroadcast) -> PresenceWatch:
-    """Tell who comes and goes: ``async for change in presence(app)``.
+    """Tell who comes and goes, by ``async for``.
 
     It begins at the first item that is asked for, or at ``async with``, which returns when all changes from then on
     will be given. Each instance that comes is given once as `Joined`, and once as `Left` when it is gone. What could

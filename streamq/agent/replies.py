@@ -47,6 +47,9 @@ class Replies(Service):
             if future.done() and not future.cancelled():
                 future.exception()  # has been looked at
 
+    async def _until_ready(self) -> None:
+        pass  # what comes is passed on at once
+
     async def _take(self, item: Envelope[Any] | Gap) -> None:
         if isinstance(item, Gap):
             _log.warning("replies are missing: %s", item)

@@ -32,6 +32,7 @@ class Service(ABC):
     async def _take(self, item: Any) -> None:
         """Take one."""
 
+    @abstractmethod
     async def _until_ready(self) -> None:
         """Wait until one more may come."""
 
@@ -46,18 +47,18 @@ class Service(ABC):
 
     async def _run(self, failed: Failed) -> None:
         try:
-            while not self._is_finishing:
-                await self._until_ready()
-                try:
-                    item = await anext(self._listener)
-                except StopAsyncIteration:
-                    return
-                if self._is_finishing:
+            await self._until_ready()
+            async for item in self._listener:
+                if self._is_over():
                     return
                 await self._take(item)
-        except Exception as error:  # whatever it is, nobody listens any more
+                await self._until_ready()
+        except Exception as error:  # noqa: BLE001 - whatever it is, nobody listens any more
             _log.exception("an agent listens no more")
             failed(error)
+
+    def _is_over(self) -> bool:
+        return self._is_finishing
 
     def finish(self) -> None:
         """Take nothing more."""

@@ -23,7 +23,7 @@ class Present(NamedTuple):
 
 
 def beat(keys: Keys, channel: str, member: str, info: bytes, ttl_ms: int) -> Call[int]:
-    """Note that one is there, tell it on `channel` if that is new, and remove who is overdue; returns Redis time, ms."""
+    """Note that one is there, tell all if that is new, and remove who is overdue; returns Redis time in ms."""
     words = (*keys.presence, keys.channel(channel).channel, member, info, ttl_ms)
     return Call(("EVALSHA", _BEAT.digest, 3, *words), int, _BEAT)
 

@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from streamq._redis.hub import Kind
@@ -166,9 +166,9 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
     def _acknowledge(self) -> Steps[Envelope[T] | Gap]:
         done = list(self._given)
         if done:
+            self._drop(done)  # first: a renewal that is under way would take what is acknowledged for lost
             yield from insist(calls.ack(self._keys, self._group, self.name, done))
             self._given = self._given[len(done) :]
-            self._drop(done)
         return []
 
     def _fetch(self) -> Steps[Envelope[T] | Gap]:
@@ -245,6 +245,19 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
             self._held.entries -= set(entries)
             self._held.gone -= set(entries)
 
+    @contextlib.contextmanager
+    def _dropped(self, entries: list[str]) -> Iterator[None]:
+        """Renew them no more, unless they cannot be acknowledged."""
+        with self._held.lock:
+            held = self._held.entries & set(entries)
+        self._drop(entries)
+        try:
+            yield
+        except BaseException:
+            with self._held.lock:
+                self._held.entries |= held
+            raise
+
     def has(self, message: Envelope[T]) -> bool:
         """Tell whether a message is still this member's, as far as is known; its lease may have run out."""
         return message.entry in self._held.entries
@@ -259,16 +272,14 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
             BrokerError: Redis does not do what is asked; acknowledging again is safe.
         """
         entries = [message.entry for message in messages if message.entry is not None]
-        lost = await self._reach.on_loop.run(calls.ack(self._keys, self._group, self.name, entries))
-        self._drop(entries)
-        return not lost
+        with self._dropped(entries):
+            return not await self._reach.on_loop.run(calls.ack(self._keys, self._group, self.name, entries))
 
     def ack_sync(self, *messages: Envelope[T]) -> bool:
         """Acknowledge messages from a thread, as `ack` does."""
         entries = [message.entry for message in messages if message.entry is not None]
-        lost = self._reach.sync.run(calls.ack(self._keys, self._group, self.name, entries))
-        self._drop(entries)
-        return not lost
+        with self._dropped(entries):
+            return not self._reach.sync.run(calls.ack(self._keys, self._group, self.name, entries))
 
     # ---- the end
 
