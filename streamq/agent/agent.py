@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
-import signal
-from collections.abc import Callable, Iterator
 from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self, TypeVar, overload
@@ -14,27 +11,24 @@ from typing import Any, Self, TypeVar, overload
 from streamq.agent import claims, names
 from streamq.agent.assigning import Work
 from streamq.agent.claims import Claim
-from streamq.agent.handlers import Handlers
-from streamq.agent.life import GRACE_SECONDS, Life
+from streamq.agent.life import GRACE_SECONDS, Life, on_sigterm
 from streamq.agent.payloads import reader_of
 from streamq.agent.presence import HasBroadcast, agents
 from streamq.agent.replies import value_of
+from streamq.agent.taker import Taker
 from streamq.broker.channels import Published
 from streamq.channels.channel import Channel
-from streamq.channels.envelope import Envelope
-from streamq.channels.gaps import Gap
 from streamq.checks import is_number, is_whole
 from streamq.config import check_name
 from streamq.errors import BrokerError, ChannelError, ConfigError, RequestTimeout
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 _CHANNELS = 1024  # that are kept ready
 _LOOK_SECONDS = 1.0
 
 
-class Agent:
+class Agent(Taker):
     """One of several processes that tell each other things; several with one name are instances that share its inbox.
 
     Handlers are added first; then ``async with agent`` or ``await agent.run()`` has them called. Of each agent,
@@ -68,13 +62,12 @@ class Agent:
             raise ConfigError(f"concurrency must be a whole number of handlers, 1 or more, not {concurrency!r}")
         if not is_number(grace) or grace < 0:
             raise ConfigError(f"grace must be a number of 0 or more seconds, not {grace!r}")
+        super().__init__(tuple(capabilities))
         self.name = check_name("agent", name)
         self.instance = secrets.token_hex(4)
         self._app = app
-        self._handlers = Handlers(tuple(capabilities))
         self._concurrency = concurrency
         self._grace = grace
-        self._followed: list[str] = []
         self._life: Life | None = None
         self._log = lru_cache(_CHANNELS)(self._make_log)
         self._plain = lru_cache(_CHANNELS)(self._make_plain)
@@ -87,94 +80,17 @@ class Agent:
         """How many gaps it has been told of since it was started."""
         return 0 if self._life is None else self._life.gaps
 
-    @property
-    def capabilities(self) -> tuple[str, ...]:
-        """What it can do: what was said, and what its handlers take."""
-        return self._handlers.capabilities
-
     def _make_plain(self, name: str) -> Channel[Any]:
         return Channel(self._app.broadcast, name, sender=self.name)
 
     def _make_log(self, name: str) -> Channel[Any]:
         return Channel(self._app.broadcast, name, durable=True, sender=self.name)
 
-    # ---- what it takes
-
-    @overload
-    def on(  # type: ignore[overload-overlap]  # a gap comes without an envelope
-        self, kind: type[Gap]
-    ) -> Callable[[Callable[[Gap], R]], Callable[[Gap], R]]: ...
-    @overload
-    def on(self, kind: str) -> Callable[[Callable[[Envelope[Any]], R]], Callable[[Envelope[Any]], R]]: ...
-    @overload
-    def on(self, kind: type[T]) -> Callable[[Callable[[Envelope[T]], R]], Callable[[Envelope[T]], R]]: ...
-    def on(self, kind: Any) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
-        """Have a function handle messages of one type: those sent to this agent, and those told to all.
-
-        What it returns is the reply, if the message is a request; what it raises, the error of who has asked. A
-        message that was sent is acknowledged when its handler has ended, either way; if the process dies before, it
-        is handled again, by another instance or by the next of this name, three times at most.
-
-        Args:
-            kind: the class of their payloads, whose name their senders give as type; or a type by its name: then the
-                payload is what JSON has. `Gap`: the function is told where messages are missing.
-
-        Raises:
-            ConfigError: messages of this type have a handler, the type cannot be used, or the agent is running.
-        """
-        self._check_rest()
-
-        def add(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-            self._handlers.add(kind, function)
-            return function
-
-        return add
-
-    @overload
-    def takes(
-        self, kind: str, *, capability: str | None = ...
-    ) -> Callable[[Callable[[Any], R]], Callable[[Any], R]]: ...
-    @overload
-    def takes(
-        self, kind: type[T], *, capability: str | None = ...
-    ) -> Callable[[Callable[[T], R]], Callable[[T], R]]: ...
-    def takes(
-        self, kind: Any, *, capability: str | None = None
-    ) -> Callable[[Callable[[Any], Any]], Callable[[Any], Any]]:
-        """Have a function do what is assigned, if it is of one type; it takes the payload, and returns the result.
-
-        Args:
-            kind: the class of the payloads, or their type by its name.
-            capability: only what asks for this one. None: what asks for none, or for one of the agent's.
-
-        Raises:
-            ConfigError: such assignments have a handler, one of them cannot be used, or the agent is running.
-        """
-        self._check_rest()
-
-        def add(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-            self._handlers.add_job(kind, capability, function)
-            return function
-
-        return add
-
-    def follow(self, channel: str) -> None:
-        """Have messages of another channel handled as well, or of a pattern such as ``agent:*:events``.
-
-        What this agent itself publishes there is skipped.
-
-        Raises:
-            ConfigError: the name cannot be used, or the agent is running.
-        """
-        self._check_rest()
-        self._plain(channel)
-        self._followed.append(channel)
+    # ---- its life
 
     def _check_rest(self) -> None:
         if self._life is not None:
             raise ConfigError(f"agent {self.name} is running: say before what it takes")
-
-    # ---- its life
 
     async def start(self) -> None:
         """Listen, and join: when this returns, it gets what is published, and others see it.
@@ -217,7 +133,7 @@ class Agent:
         """
         async with self:
             life = self._running
-            with _on_sigterm(life.end):
+            with on_sigterm(life.end):
                 await life.wait()
 
     @property
@@ -382,19 +298,3 @@ class Agent:
         except (TimeoutError, BrokerError):
             return ""
         return "; it is there" if is_there else "; it is not there"
-
-
-@contextlib.contextmanager
-def _on_sigterm(then: Callable[[], object]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        loop.add_signal_handler(signal.SIGTERM, then)
-    except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or not this system
-        yield
-        return
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, before)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from functools import lru_cache, partial
 from typing import Any
@@ -186,3 +188,20 @@ def _reply_channels(broadcast: Broadcast, sender: str) -> ChannelOf:
         return Channel(broadcast, name, durable=True, retention=_REPLIES_KEPT, sender=sender, listed=False)
 
     return make
+
+
+@contextlib.contextmanager
+def on_sigterm(then: Callable[[], object]) -> Iterator[None]:
+    """Have something called at a SIGTERM, where this is possible: in the main thread."""
+    loop = asyncio.get_running_loop()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        loop.add_signal_handler(signal.SIGTERM, then)
+    except (NotImplementedError, RuntimeError, ValueError):  # not the main thread, or not this system
+        yield
+        return
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
