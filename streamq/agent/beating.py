@@ -10,6 +10,7 @@ import time
 from streamq._redis.scripts import Call
 from streamq.agent.names import PRESENCE
 from streamq.broker import agents as calls
+from streamq.broker.reads import now
 from streamq.channels.broadcast import Broadcast
 from streamq.errors import BrokerError
 
@@ -38,8 +39,16 @@ class Beat:
         self._thread: threading.Thread | None = None
 
     def server_ms(self) -> float:
-        """The time of Redis, ms, as known from the last beat."""
+        """The time of Redis, ms, as known from what it said last."""
         return time.monotonic() * 1000 + self._ahead_ms
+
+    async def read_clock(self) -> None:
+        """Learn the time of Redis.
+
+        Raises:
+            BrokerError: the server cannot be reached.
+        """
+        self._note(await self._broadcast.reach.on_loop.run(now()))
 
     async def start(self) -> None:
         """Join; when this returns, all can see it.

@@ -109,6 +109,7 @@ class Life:
             stack.push_async_callback(self._runner.end, grace)
             for service in services:
                 stack.callback(service.finish)
+            await self._beat.read_clock()
             await asyncio.gather(*(service.start(self._failed) for service in services))
             await self._beat.start()
             self._stack = stack.pop_all()
