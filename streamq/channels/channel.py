@@ -43,6 +43,7 @@ class Channel(Generic[T]):
         retention: how much of a durable channel is kept.
         sharded: it is published to one node of a Redis Cluster, and not to all; it cannot be heard by a pattern.
         sender: who publishes by it; by default the host and the process id.
+        listed: its name is noted if it is durable, for those who look at all of them; not so if it is only for a while.
 
     Raises:
         ConfigError: one of them cannot be used.
@@ -58,6 +59,7 @@ class Channel(Generic[T]):
         retention: Retention | None = None,
         sharded: bool = False,
         sender: str | None = None,
+        listed: bool = True,
     ) -> None:
         self.is_pattern = any(sign in name for sign in "*?") if isinstance(name, str) else False
         self.name = check_channel(name, pattern=self.is_pattern)
@@ -66,6 +68,7 @@ class Channel(Generic[T]):
         self.durable = durable
         self.sharded = sharded
         self._sender = sender
+        self._listed = listed
         self._retention = retention or Retention()
         self._broadcast = broadcast
         self._keys = broadcast.keys.channel(name)
@@ -139,7 +142,8 @@ class Channel(Generic[T]):
             data = self._codec.encode(envelope)
             if not self.durable:
                 return calls.publish(self._keys, data, sharded=self.sharded)
-            return calls.append(self._keys, data, place.session, place.sequence, self._retention, sharded=self.sharded)
+            numbered = (self._keys, data, place.session, place.sequence, self._retention)
+            return calls.append(*numbered, sharded=self.sharded, listed=self._listed)
 
         return make
 

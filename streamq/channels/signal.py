@@ -43,6 +43,11 @@ class Signal:
         self._is_set = False
         self._wake: Callable[[], object] | None = None
 
+    @property
+    def is_set(self) -> bool:
+        """It has been set since it was cleared."""
+        return self._is_set
+
     def set(self) -> None:
         """Wake the one who waits, or who will wait next."""
         self._is_set = True
