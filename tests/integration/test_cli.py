@@ -420,7 +420,7 @@ def test_foreign_messages_are_skipped_and_told(basic, connection, listen):
     connection.client.execute_command("PUBLISH", "sq:events:default:x:failed", b"\xffnonsense")
     basic.add.using(task_id="good").delay(1, 1)
     listener.until_heard("task.queued", id="good")
-    assert "skipped a message on sq:events:default:x:failed that is no event: not JSON" in listener.errors
+    assert "skipped what is no event on channel sq:events:default:x:failed: not JSON" in listener.errors
 
 
 def test_a_lost_connection_is_told_and_made_again(basic, connection, listen):
