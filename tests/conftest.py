@@ -22,7 +22,7 @@ from tests.workers import Worker, until
 
 _LEVELS = tuple(f":stream:{level}" for level in range(10))
 _SCHEDULES = (":schedule", ":schedules", ":fired", ":declared")
-_PERMANENT = (":queues", *_LEVELS, *_SCHEDULES, ":stream:returned", ":dead", ":delayed", ":paused")
+_PERMANENT = (":queues", ":channels", *_LEVELS, *_SCHEDULES, ":stream:returned", ":dead", ":delayed", ":paused")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
