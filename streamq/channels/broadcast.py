@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import socket
 import weakref
+from collections.abc import Sequence
+from typing import Any
 
+from streamq._redis.hub import Kind
 from streamq._redis.keys import Keys
 from streamq.broker import channels as calls
 from streamq.broker.reach import Reach
+from streamq.channels.envelope import Envelope, EnvelopeCodec
+from streamq.channels.gaps import Gap
+from streamq.channels.listener import Listener, LiveListener
 from streamq.channels.publisher import Publisher
+from streamq.channels.readers import LiveReader
 from streamq.channels.renewing import Renewer
-from streamq.config import Settings
+from streamq.config import Settings, check_channel
 
 _broadcasts: weakref.WeakSet[Broadcast] = weakref.WeakSet()
 
@@ -49,6 +56,25 @@ class Broadcast:
         self.sender = f"{socket.gethostname()}-{os.getpid()}"
         self.publisher = Publisher(self.reach, lambda name: calls.note(self.keys, name))
         self.renewer = Renewer(self.reach)
+
+    def listen_to_all(self, names: Sequence[str], *, buffer: int) -> Listener[Envelope[Any] | Gap]:
+        """Hear, as one, what is published on several channels, whatever it is; of what two names match, it comes once.
+
+        Args:
+            names: of channels, or patterns of names.
+            buffer: so many messages may wait in this process to be read.
+
+        Raises:
+            ConfigError: one of them cannot be used.
+        """
+        topics = []
+        for name in dict.fromkeys(names):
+            is_pattern = any(sign in name for sign in "*?")
+            channel = self.keys.channel(check_channel(name, pattern=is_pattern)).channel
+            topics.append((Kind.PATTERN if is_pattern else Kind.CHANNEL, channel))
+        codec: EnvelopeCodec[Any] = EnvelopeCodec(Any, ", ".join(names), self.settings.max_message)
+        reader = LiveReader(codec, self.keys.channel("").channel, gaps=True)
+        return LiveListener(self.reach, topics, reader, buffer=buffer, when_full="drop_oldest")
 
     def close(self) -> None:
         """Close what threads use."""

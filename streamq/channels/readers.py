@@ -23,9 +23,14 @@ _QUIET_SECONDS = 60.0  # after a complaint about a channel
 
 
 class Complaints:
-    """Logs what is no message, once a minute for each channel."""
+    """Logs what is no message, once a minute for each channel.
 
-    def __init__(self) -> None:
+    Args:
+        what: it is not.
+    """
+
+    def __init__(self, what: str = "message") -> None:
+        self._what = what
         self._next: dict[str, float] = {}
 
     def skip(self, channel: str, reason: str, counts: Counts) -> None:
@@ -34,7 +39,9 @@ class Complaints:
         now = time.monotonic()
         if now >= self._next.get(channel, 0.0):
             self._next[channel] = now + _QUIET_SECONDS
-            _log.warning("skipped what is no message of channel %s: %s (%d so far)", channel, reason, counts.unreadable)
+            _log.warning(
+                "skipped what is no %s on channel %s: %s (%d so far)", self._what, channel, reason, counts.unreadable
+            )
 
 
 def session_of(data: bytes) -> bytes:
