@@ -10,11 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from streamq.agents.agent import Agent
-from streamq.agents.presence import Joined, Left, presence
+from streamq.agent.agent import Agent
+from streamq.agent.presence import Joined, Left, presence
 from streamq.app import StreamQ
 from streamq.channels.envelope import Envelope
-from streamq.channels.gaps import Gap
 from streamq.cli.demo.indexing import Answer, Ask, Began, Indexed, Notice, Share
 from streamq.cli.demo.processes import Process
 
@@ -56,10 +55,10 @@ class Coordinator:
         self._changed = asyncio.Event()
         self._agent = Agent("coordinator", app)
         self._agent.on(Began)(self._has_begun)
+        self._agent.follow("agent:reader-*:events")
 
     async def __aenter__(self) -> Self:
         await self._agent.__aenter__()
-        await self._agent.follow("agent:reader-*:events")
         self._watching = asyncio.create_task(self._watch())
         return self
 
@@ -82,10 +81,8 @@ class Coordinator:
                 after = time.monotonic() - self._killed_at
                 self._say(f"{after:.1f} s later: {change.info.name} is not present any more", style="bold yellow")
                 self._gone.set()
-            elif isinstance(change, (Joined, Left)) and change.info.name != "coordinator":
+            elif change.info.name != "coordinator":
                 self._say(f"{change.info.name} has {'joined' if isinstance(change, Joined) else 'left'}")
-            elif isinstance(change, Gap):
-                self._gone.set()  # it may have been missed
 
     # ---- reading
 

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from streamq.agents.agent import Agent
+from streamq.agent.agent import Agent
 from streamq.app import StreamQ
 from streamq.channels.envelope import Envelope
 from streamq.cli.demo.indexing import Answer, Ask, Began, Index, Indexed, Notice, Share
