@@ -158,7 +158,7 @@ def test_an_agent_is_killed_and_its_work_is_taken_over(folder, start_demo):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_no_agent_is_left_when_it_is_interrupted(number, folder, temporary, start_demo):
     demo = start_demo(folder, which=("agents",))
-    until(lambda: "reader-3" in demo.stdout.readline())
+    until(lambda: "reader-3" in demo.stdout.readline(), seconds=30)
     demo.send_signal(number)
     _, errors = demo.communicate(timeout=30)
     assert demo.returncode == 128 + number
