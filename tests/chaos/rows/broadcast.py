@@ -151,7 +151,9 @@ class _Row:
         for sender in (*self.senders, self.keeper):
             sender.begin()
         for nth in range(self.kills):
-            self._wait(lambda seen=self._heard(): all(now > then for now, then in zip(self._heard(), seen, strict=True)))
+            self._wait(
+                lambda seen=self._heard(): all(now > then for now, then in zip(self._heard(), seen, strict=True))
+            )
             stage.proxy.strike("PUBLISH", Fault.AFTER)  # while all listen, who hear it twice therefore
             time.sleep(rnd.uniform(0.0, 0.3))
             if rnd.random() < 0.3:
@@ -209,7 +211,11 @@ class _Row:
         self._account_log(report)
         waiting, repeated = self.most_waiting, sum(one.listener.counts.repeated for one in self.live)
         report.require(bool(repeated), "nothing came twice over the wire: the faults could do no harm")
-        report.more |= {"repeated": repeated, "most_waiting": waiting, "errors": sum(one.errors for one in (*self.senders, self.keeper))}
+        report.more |= {
+            "repeated": repeated,
+            "most_waiting": waiting,
+            "errors": sum(one.errors for one in (*self.senders, self.keeper)),
+        }
         report.require(waiting <= BUFFER, f"the slow one had {waiting} messages in a buffer of {BUFFER}")
         report.require(bool(self.slow.listener.counts.dropped), "the slow one was not slow")
         return report
