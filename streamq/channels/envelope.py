@@ -130,11 +130,19 @@ class EnvelopeCodec(Generic[T]):
             if self._check is not None:
                 value = self._check([value])[0][0]
             said = {
-                name: found
-                for name in ("sender", "type", "channel", "time_ms", "session", "sequence", *_OPTIONAL)
-                if (found := getattr(envelope, name)) is not None
+                "id": envelope.id,
+                "sender": envelope.sender,
+                "type": envelope.type,
+                "channel": envelope.channel,
+                "time_ms": envelope.time_ms,
+                "session": envelope.session,
+                "sequence": envelope.sequence,
             }
-            data = encode_value({"id": envelope.id, **said, "payload": value})
+            for name in _OPTIONAL:
+                if (found := getattr(envelope, name)) is not None:
+                    said[name] = found
+            said["payload"] = value
+            data = encode_value(said)
         except ValidationError as error:
             raise EncodeError(
                 f"channel {self._name}: the message does not fit: {explain(error, ['payload'], 'field')}"

@@ -171,6 +171,20 @@ async def test_a_lost_reply_keeps_one_message(any_server, server_url, app, order
     await app.aclose()
 
 
+async def test_many_that_are_sent_again_together_are_kept_once_each(any_server, server_url, app, orders):
+    """And each publisher is told the entry of its own."""
+    with Proxy(server_url) as proxy, closing(StreamQ(proxy.url)) as other:
+        channel = other.channel("orders", int, durable=True)
+        await channel.publish(-1)
+        proxy.strike("channel_append", Fault.AFTER, nth=30)
+        published = await asyncio.gather(*(channel.publish(number) for number in range(100)))
+        await other.aclose()
+    kept = [item async for item in orders.replay()]
+    assert payloads(kept) == [-1, *range(100)]
+    assert [one.entry for one in published] == [item.entry for item in kept[1:]]
+    await app.aclose()
+
+
 def test_what_is_no_message_in_a_log_is_skipped(any_server, orders, raw):
     publish(orders, 1)
     raw("XADD", LOG, "*", "m", "{}", "n", "2")

@@ -63,13 +63,13 @@ def test_messages_are_numbered_over_all_sessions(any_server, append, redis):
 
 @pytest.mark.parametrize("sequence", [1, 2, 3])
 def test_what_was_sent_before_is_not_kept_again(any_server, append, redis, sequence):
-    for nth in (1, 2, 3):
-        last = append(nth)
-    again = append(sequence)
-    assert (again.heard, again.is_first) == (0, False)
-    assert again.entry == last.entry or sequence < 3
+    """And has the entry that it had."""
+    entries = [append(nth, data=b'{"id":"s-%d"}' % nth).entry for nth in (1, 2, 3)]
+    again = append(sequence, data=b'{"id":"s-%d"}' % sequence)
+    assert again == (0, entries[sequence - 1], False)
     assert redis("XLEN", KEYS.log) == 3
-    assert append(4).entry > last.entry
+    assert append(4).entry > entries[-1]
+    assert append(2, data=b'{"id":"another"}') == (0, None, False)  # as if it were gone
 
 
 def test_all_it_writes_goes_by_itself(any_server, append, redis):

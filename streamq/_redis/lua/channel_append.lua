@@ -8,7 +8,13 @@
 local log, numbers, sent = KEYS[1], KEYS[2], KEYS[3]
 local channel, publish, message, sequence, most, age = unpack(ARGV)
 local last, entry = string.match(redis.call('GET', sent) or '', '^(%d+) (.+)$')
-if last and tonumber(sequence) <= tonumber(last) then return { entry, 0, 0 } end
+if last and tonumber(sequence) <= tonumber(last) then -- of several that are sent again, each has an entry of its own
+  if sequence == last then return { entry, 0, 0 } end
+  for _, one in ipairs(redis.call('XREVRANGE', log, entry, '-', 'COUNT', 1000)) do
+    if one[2][2] == message then return { one[1], 0, 0 } end
+  end
+  return { '', 0, 0 }
+end
 local number = (redis.call('HGET', numbers, 'n') or 0) + 1
 if most == '0' then
   entry = redis.call('XADD', log, '*', 'm', message, 'n', number)
