@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
@@ -14,27 +12,9 @@ from streamq.agent import names
 from streamq.channels.envelope import Envelope
 from streamq.channels.gaps import Gap
 from streamq.errors import ChannelError, RemoteError, RequestTimeout
-from tests.agents import processes
+from tests.agents import processes, running
 from tests.apps.agents import Answer, Question, make
 from tests.serving import job, serving, until
-
-
-@pytest.fixture
-async def app(server_url: str) -> AsyncIterator[StreamQ]:
-    async with StreamQ(server_url) as app:
-        yield app
-
-
-@asynccontextmanager
-async def running(*agents: Agent) -> AsyncIterator[None]:
-    async with asyncio.timeout(30):
-        for agent in agents:
-            await agent.start()
-        try:
-            yield
-        finally:
-            for agent in agents:
-                await agent.stop()
 
 
 async def test_a_request_is_answered(app: StreamQ, any_server: str):
@@ -203,7 +183,7 @@ async def test_what_kills_its_process_is_dropped_at_last(app: StreamQ, connectio
         for _ in range(4):  # as those do who die under it, but more quickly
             async with inbox.group("agent", auto_ack=False, lease=0.1) as group:
                 message = await anext(group)
-                group._held.entries.clear()  # noqa: SLF001 - so that it is not given back
+                group._held.entries.clear()
         async with running(make("mortal", app)):
             with pytest.raises(RemoteError, match="WorkerDied: message die was dropped"):
                 await asked

@@ -17,6 +17,7 @@ from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq.broker import (
+    agents,
     batch,
     calls,
     cancels,
@@ -153,7 +154,17 @@ SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
         batch.enqueue_all(KEYS, FAIR),
     ],
 }
-ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
+# What agents need is in no queue; no worker needs it.
+AGENT_CALLS: dict[str, Sequence[Call[Any]]] = {
+    "presence_beat": [agents.beat(KEYS, "agent:presence:events", "planner:1", b"{}", 4000)],
+    "presence_leave": [agents.leave(KEYS, "agent:presence:events", "planner:1")],
+    "presence_list": [agents.present(KEYS, "agent:presence:events")],
+    "claim_take": [agents.take_claim(KEYS, "invoice:7", "planner/1", 1000)],
+    "claim_renew": [agents.renew_claim(KEYS, "invoice:7", "planner/1", 1000)],
+    "claim_release": [agents.release_claim(KEYS, "invoice:7", "planner/1")],
+}
+OF_AGENTS = {"beat", "leave", "present", "take_claim", "renew_claim", "release_claim"}  # build them
+ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | AGENT_CALLS | {"register_queues": [REGISTER]}
 # The keys of a plain command are where the command has them.
 PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]]] = {
     "fetch": (
@@ -185,6 +196,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "event_page": (event_log.event_page(QUEUE.log, b"0"), lambda words: words[1:2]),
     "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
     "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
+    "claim_holder": (agents.claim_holder(KEYS, "invoice:7"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
 }
 
@@ -204,6 +216,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     functions = {
         name: str(function.__annotations__.get("return", ""))
         for module in (
+            agents,
             batch,
             calls,
             cancels,
@@ -224,7 +237,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     }
     building = {name for name, returned in functions.items() if returned.startswith("Call[")}
     by_page = {"letters", "entries"}  # their script is that of `reads.page`
-    assert building == {*ALL_SCRIPT_CALLS, *PLAIN_CALLS, *by_page}
+    assert building == {*ALL_SCRIPT_CALLS, *PLAIN_CALLS, *by_page, *OF_AGENTS} - {*AGENT_CALLS}
 
 
 @pytest.mark.parametrize("name", SCRIPT_CALLS)
@@ -234,6 +247,14 @@ def test_a_script_touches_one_slot(name):
         keys = keys_of(call)
         assert all(isinstance(key, str) and key.startswith("sq:{orders}:") for key in keys)
         assert slots(keys) <= {key_slot(b"orders")}
+
+
+@pytest.mark.parametrize("name", AGENT_CALLS)
+def test_a_script_of_agents_touches_one_slot(name):
+    for call in AGENT_CALLS[name]:
+        keys = keys_of(call)
+        assert all(key.startswith(("sq:agents:{presence}:", "sq:claim:")) for key in keys)
+        assert len(slots(keys)) == 1
 
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
@@ -293,7 +314,11 @@ def test_the_doctor_asks_for_every_command():
     [asked, _] = SCRIPT_CALLS["forbidden"]
     of_operators = {"page", "redrive", "survey", "brief", "measure", "held", "pause", "depart", "depart_later"}
     of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
-    in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
+    in_scripts = {
+        split(words)[0].strip("'")
+        for name in {*WHOLE} - of_operators - {*AGENT_CALLS}
+        for words in _CALL.findall(code(name))
+    }
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
     assert {json.loads(words)[0] for words in asked.words[3:]} == needed
@@ -450,5 +475,5 @@ def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing. What is emitted can wait."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
     makes_work = name in {"enqueue", "enqueue_all", "redrive", "fire", "define_schedule", "resume_schedule"}
-    makes_work |= name in {"depart", "depart_later", "arrive", "emit", "progress"}
+    makes_work |= name in {"depart", "depart_later", "arrive", "emit", "progress", "claim_take"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})
