@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from streamq import Agent, ConfigError, StreamQ
+from streamq import Agent, ConfigError, StreamQ, agents
 from streamq.agent import names
 from streamq.channels.envelope import Envelope
 from streamq.channels.gaps import Gap
@@ -270,6 +270,16 @@ async def test_an_agent_of_another_process_answers_and_ends_at_a_sigterm(app: St
             assert await asyncio.to_thread(process.stop) == 0
             with pytest.raises(RequestTimeout, match="it is not there"):
                 await asking.request("answering", Question("who"), timeout=0.1)
+
+
+async def test_agents_are_where_events_are(server_url: str):
+    """They need no other server."""
+    async with StreamQ("redis://localhost:1/0", events_url=server_url) as app:
+        asking = Agent("asking", app)
+        async with running(asking, make("answering", app)):
+            assert await asking.request("answering", Question("why"), reply=Answer)
+            assert await asking.claim("name", seconds=1)
+            assert len(await agents(app)) == 2
 
 
 async def test_what_cannot_be_used_is_refused(app: StreamQ):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from streamq import Agent, ConfigError, StreamQ
-from streamq.agent import names
+from streamq.agent import assigning, life, names, taking
 from streamq.errors import ChannelError, RemoteError, RequestTimeout
 from tests.agents import AgentProcess, processes, running
 from tests.apps.agents import Job, Question, Report
@@ -125,6 +126,28 @@ async def test_what_an_agent_cannot_end_when_it_stops_another_does(app: StreamQ,
         await first.stop()
         async with running(second), asyncio.timeout(4):
             assert await given == "second"
+
+
+@durable_or_not
+async def test_what_takes_long_is_done_once(app: StreamQ, monkeypatch: pytest.MonkeyPatch, *, durable: bool):
+    """Its lease or its claim is renewed while it goes on, from a thread: a blocked event loop does not lose it."""
+    monkeypatch.setattr(taking, "CLAIM_SECONDS", 0.4)
+    monkeypatch.setattr(life, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(assigning, "_OFFER_SECONDS", 0.1)
+    giving, first, second = Agent("giving", app), Agent("first", app), Agent("second", app)
+    begun: list[str] = []
+    for agent in (first, second):
+
+        @agent.takes("work")
+        async def work(_job: object, name: str = agent.name) -> str:
+            begun.append(name)
+            time.sleep(1)  # noqa: ASYNC251 - it blocks the loop
+            await asyncio.sleep(1)  # while the others look
+            return name
+
+    async with running(giving, first, second):
+        who = await giving.assign(None, type="work", timeout=20, durable=durable)
+    assert begun == [who]
 
 
 @durable_or_not

@@ -26,8 +26,8 @@ local function remove_member(member)
 end
 
 -- Removes those whose time is over, some at a time.
-local function remove_overdue(except)
+local function remove_overdue()
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', now, 'LIMIT', 0, 100)) do
-    if member ~= except then remove_member(member) end
+    remove_member(member)
   end
 end

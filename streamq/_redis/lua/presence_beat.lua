@@ -12,5 +12,5 @@ redis.call('HSET', info, member, who)
 redis.call('PEXPIRE', seen, hour)
 redis.call('PEXPIRE', info, hour)
 if is_new then tell('joined', who) end
-remove_overdue(member)
+remove_overdue()
 return now
