@@ -1,15 +1,16 @@
-"""Processes of agents, started as a user starts them."""
+"""Agents in the process of the test, and in processes of their own, started as a user starts them."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
-from streamq import AgentInfo, StreamQ
+from streamq import Agent, AgentInfo, StreamQ
 from streamq.agent.presence import agents_sync
 from tests.workers import ROOT, until
 
@@ -41,6 +42,19 @@ class AgentProcess:
 def here(app: StreamQ, name: str) -> list[AgentInfo]:
     """List the instances of an agent that are there."""
     return [info for info in agents_sync(app) if info.name == name]
+
+
+@asynccontextmanager
+async def running(*agents: Agent) -> AsyncIterator[None]:
+    """Run agents in this process."""
+    async with asyncio.timeout(30):
+        for agent in agents:
+            await agent.start()
+        try:
+            yield
+        finally:
+            for agent in agents:
+                await agent.stop()
 
 
 @contextmanager

@@ -9,12 +9,13 @@ import importlib
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from streamq import StreamQ
 from streamq._redis.connections import SyncConnection
 from tests import servers
 from tests.nodes import Node
@@ -70,6 +71,13 @@ def _servers() -> Iterator[servers.Servers]:
 @pytest.fixture(scope="session")
 def any_server(request: pytest.FixtureRequest, _servers: servers.Servers) -> str:
     return _servers.url(request.param)
+
+
+@pytest.fixture
+async def app(server_url: str) -> AsyncIterator[StreamQ]:
+    """Give an app without tasks; what it has opened is closed at the end."""
+    async with StreamQ(server_url) as opened:
+        yield opened
 
 
 @pytest.fixture

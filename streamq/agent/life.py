@@ -110,7 +110,8 @@ class Life:
             for service in services:
                 stack.callback(service.finish)
             await self._beat.read_clock()
-            await asyncio.gather(*(service.start(self._failed) for service in services))
+            for service in services:
+                await service.start(self._failed)
             await self._beat.start()
             self._stack = stack.pop_all()
 
@@ -205,4 +206,4 @@ def on_sigterm(then: Callable[[], object]) -> Iterator[None]:
         yield
     finally:
         loop.remove_signal_handler(signal.SIGTERM)
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

@@ -159,8 +159,8 @@ class PresenceWatch:
     async def _opened(self) -> Listener[Envelope[Any] | Gap]:
         if self._listener is None:
             self._known = {info.member: info for info in await agents(self._app)}
-            self._listener = Channel[Any](self._app.broadcast, PRESENCE).listen()
-            await self._listener.__aenter__()
+            listener = Channel[Any](self._app.broadcast, PRESENCE).listen()
+            self._listener = await listener.__aenter__()
             await self._compare()
         return self._listener
 

@@ -11,6 +11,7 @@ from streamq import __version__
 from streamq.errors import StreamqError
 
 _COMMANDS = {
+    "agents": "Show which agents are there.",
     "beat": "Not needed: workers fire the schedules. Says how.",
     "call": "Enqueue a task by its name.",
     "cancel": "Cancel tasks that have not ended.",

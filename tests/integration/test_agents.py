@@ -4,37 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 import pytest
 
-from streamq import Agent, ConfigError, StreamQ
+from streamq import Agent, ConfigError, StreamQ, agents
 from streamq.agent import names
 from streamq.channels.envelope import Envelope
 from streamq.channels.gaps import Gap
 from streamq.errors import ChannelError, RemoteError, RequestTimeout
-from tests.agents import processes
+from tests.agents import processes, running
 from tests.apps.agents import Answer, Question, make
 from tests.serving import job, serving, until
-
-
-@pytest.fixture
-async def app(server_url: str) -> AsyncIterator[StreamQ]:
-    async with StreamQ(server_url) as app:
-        yield app
-
-
-@asynccontextmanager
-async def running(*agents: Agent) -> AsyncIterator[None]:
-    async with asyncio.timeout(30):
-        for agent in agents:
-            await agent.start()
-        try:
-            yield
-        finally:
-            for agent in agents:
-                await agent.stop()
 
 
 async def test_a_request_is_answered(app: StreamQ, any_server: str):
@@ -290,6 +270,16 @@ async def test_an_agent_of_another_process_answers_and_ends_at_a_sigterm(app: St
             assert await asyncio.to_thread(process.stop) == 0
             with pytest.raises(RequestTimeout, match="it is not there"):
                 await asking.request("answering", Question("who"), timeout=0.1)
+
+
+async def test_agents_are_where_events_are(server_url: str):
+    """They need no other server."""
+    async with StreamQ("redis://localhost:1/0", events_url=server_url) as app:
+        asking = Agent("asking", app)
+        async with running(asking, make("answering", app)):
+            assert await asking.request("answering", Question("why"), reply=Answer)
+            assert await asking.claim("name", seconds=1)
+            assert len(await agents(app)) == 2
 
 
 async def test_what_cannot_be_used_is_refused(app: StreamQ):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 
 import pytest
 
 from streamq import Agent, ConfigError, StreamQ
-from streamq.agent import names
+from streamq.agent import assigning, life, names, taking
 from streamq.errors import ChannelError, RemoteError, RequestTimeout
-from tests.agents import AgentProcess, processes
+from tests.agents import AgentProcess, processes, running
 from tests.apps.agents import Job, Question, Report
-from tests.integration.test_agents import app, running  # noqa: F401 - a fixture
 from tests.serving import until
 from tests.workers import starts
 
@@ -20,7 +20,7 @@ durable_or_not = pytest.mark.parametrize("durable", [True, False], ids=["durable
 
 
 @durable_or_not
-async def test_one_agent_does_what_is_assigned(app: StreamQ, any_server: str, durable: bool):
+async def test_one_agent_does_what_is_assigned(app: StreamQ, any_server: str, *, durable: bool):
     """One of several that can, and none that cannot; the result is of the type asked for, and news for all."""
     done: list[str] = []
     giving, other = Agent("giving", app), Agent("other", app)
@@ -48,7 +48,7 @@ async def test_one_agent_does_what_is_assigned(app: StreamQ, any_server: str, du
 
 
 @durable_or_not
-async def test_an_assignment_can_ask_for_a_capability(app: StreamQ, durable: bool):
+async def test_an_assignment_can_ask_for_a_capability(app: StreamQ, *, durable: bool):
     giving, plain = Agent("giving", app), Agent("plain", app)
     able, special = Agent("able", app, capabilities=("read",)), Agent("special", app)
     plain.takes("work")(lambda _job: "plain")
@@ -65,7 +65,7 @@ async def test_an_assignment_can_ask_for_a_capability(app: StreamQ, durable: boo
 
 
 @durable_or_not
-async def test_the_error_of_who_did_it_reaches_who_assigned_it(app: StreamQ, durable: bool):
+async def test_the_error_of_who_did_it_reaches_who_assigned_it(app: StreamQ, *, durable: bool):
     giving, failing = Agent("giving", app), Agent("failing", app)
 
     @failing.takes("fail")
@@ -103,14 +103,14 @@ async def test_a_timeout_says_who_has_claimed_it(app: StreamQ):
         await asyncio.Event().wait()
 
     async with running(giving, slow):
-        with pytest.raises(RequestTimeout, match="no agent has done work within 0.5 s; agent slow has claimed it"):
+        with pytest.raises(RequestTimeout, match=r"no agent has done work within 0.5 s; agent slow has claimed it"):
             await giving.assign(None, type="work", timeout=0.5, durable=False)
-        with pytest.raises(RequestTimeout, match="no agent has done sing within 0.1 s; nobody has claimed it"):
+        with pytest.raises(RequestTimeout, match=r"no agent has done sing within 0\.1 s; nobody has claimed it"):
             await giving.assign(None, type="sing", timeout=0.1, durable=False)
 
 
 @durable_or_not
-async def test_what_an_agent_cannot_end_when_it_stops_another_does(app: StreamQ, durable: bool):
+async def test_what_an_agent_cannot_end_when_it_stops_another_does(app: StreamQ, *, durable: bool):
     giving, first, second = Agent("giving", app), Agent("first", app, grace=0), Agent("second", app)
     began = asyncio.Event()
 
@@ -129,7 +129,31 @@ async def test_what_an_agent_cannot_end_when_it_stops_another_does(app: StreamQ,
 
 
 @durable_or_not
-async def test_what_a_killed_agent_had_begun_another_takes_over(app: StreamQ, marked: tuple[Path, Path], durable: bool):
+async def test_what_takes_long_is_done_once(app: StreamQ, monkeypatch: pytest.MonkeyPatch, *, durable: bool):
+    """Its lease or its claim is renewed while it goes on, from a thread: a blocked event loop does not lose it."""
+    monkeypatch.setattr(taking, "CLAIM_SECONDS", 0.4)
+    monkeypatch.setattr(life, "LEASE_SECONDS", 0.4)
+    monkeypatch.setattr(assigning, "_OFFER_SECONDS", 0.1)
+    giving, first, second = Agent("giving", app), Agent("first", app), Agent("second", app)
+    begun: list[str] = []
+    for agent in (first, second):
+
+        @agent.takes("work")
+        async def work(_job: object, name: str = agent.name) -> str:
+            begun.append(name)
+            time.sleep(1)  # noqa: ASYNC251 - it blocks the loop
+            await asyncio.sleep(1)  # while the others look
+            return name
+
+    async with running(giving, first, second):
+        who = await giving.assign(None, type="work", timeout=20, durable=durable)
+    assert begun == [who]
+
+
+@durable_or_not
+async def test_what_a_killed_agent_had_begun_another_takes_over(
+    app: StreamQ, marked: tuple[Path, Path], *, durable: bool
+):
     """Within seconds; two processes have begun it, and one result comes."""
     marker, ready = marked
     giving = Agent("giving", app)

@@ -9,8 +9,7 @@ import time
 
 from streamq import Agent, AgentInfo, Joined, Left, StreamQ, agents, presence
 from streamq.agent.presence import PresenceWatch, agents_sync
-from tests.agents import here, processes
-from tests.integration.test_agents import app, running  # noqa: F401 - a fixture
+from tests.agents import here, processes, running
 from tests.serving import until
 
 
@@ -62,7 +61,7 @@ async def test_a_killed_agent_is_gone_within_seconds(app: StreamQ):
 
     async def watching(watch: PresenceWatch, into: list[str]) -> None:
         async for change in watch:
-            into.append(f"{type(change).__name__} {change.info.name}")
+            into.append(f"{type(change).__name__} {change.info.name}")  # noqa: PERF401 - it is looked at meanwhile
 
     with processes(app) as start:
         mortal = await asyncio.to_thread(start, "mortal")
@@ -71,8 +70,8 @@ async def test_a_killed_agent_is_gone_within_seconds(app: StreamQ):
             mortal.kill()
             began = time.monotonic()
             async with asyncio.timeout(10):
-                while await asyncio.to_thread(here, app, "mortal"):
-                    await asyncio.sleep(0.05)  # it looks at the server
+                while await asyncio.to_thread(here, app, "mortal"):  # noqa: ASYNC110 - it looks at the server
+                    await asyncio.sleep(0.05)
             assert time.monotonic() - began < 6
             await until(lambda: all("Left mortal" in some for some in told))
             async with running(Agent("last", app)):

@@ -17,6 +17,7 @@ from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq.broker import (
+    agents,
     batch,
     calls,
     cancels,
@@ -176,7 +177,17 @@ SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
         batch.enqueue_all(KEYS, FAIR),
     ],
 }
-ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
+# What agents need is in no queue; no worker needs it.
+AGENT_CALLS: dict[str, Sequence[Call[Any]]] = {
+    "presence_beat": [agents.beat(KEYS, "agent:presence:events", "planner:1", b"{}", 4000)],
+    "presence_leave": [agents.leave(KEYS, "agent:presence:events", "planner:1")],
+    "presence_list": [agents.present(KEYS, "agent:presence:events")],
+    "claim_take": [agents.take_claim(KEYS, "invoice:7", "planner/1", 1000)],
+    "claim_renew": [agents.renew_claim(KEYS, "invoice:7", "planner/1", 1000)],
+    "claim_release": [agents.release_claim(KEYS, "invoice:7", "planner/1")],
+}
+OF_AGENTS = {"beat", "leave", "present", "take_claim", "renew_claim", "release_claim"}  # build them
+ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | AGENT_CALLS | {"register_queues": [REGISTER]}
 # The keys of a plain command are where the command has them.
 PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]]] = {
     "fetch": (
@@ -212,6 +223,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "channel_page": (channels.page(CHANNEL, "(1-1"), lambda words: words[1:2]),
     "channel_end_of": (channels.end_of(CHANNEL, newest=True), lambda words: words[1:2]),
     "channel_note": (channels.note(KEYS, "orders"), lambda words: words[1:2]),
+    "claim_holder": (agents.claim_holder(KEYS, "invoice:7"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
 }
 
@@ -231,6 +243,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     functions = {
         f"channel_{name}" if module is channels else name: str(function.__annotations__.get("return", ""))
         for module in (
+            agents,
             batch,
             calls,
             cancels,
@@ -252,7 +265,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     }
     building = {name for name, returned in functions.items() if returned.startswith("Call[")}
     by_page = {"letters", "entries"}  # their script is that of `reads.page`
-    assert building == {*ALL_SCRIPT_CALLS, *PLAIN_CALLS, *by_page}
+    assert building == {*ALL_SCRIPT_CALLS, *PLAIN_CALLS, *by_page, *OF_AGENTS} - {*AGENT_CALLS}
 
 
 @pytest.mark.parametrize("name", SCRIPT_CALLS)
@@ -263,6 +276,14 @@ def test_a_script_touches_one_slot(name):
         own = CHANNEL.log.removesuffix("log") if name in CHANNEL_CALLS else "sq:{orders}:"
         assert all(isinstance(key, str) and key.startswith(own) for key in keys)
         assert slots(keys) <= {key_slot(b"orders")}
+
+
+@pytest.mark.parametrize("name", AGENT_CALLS)
+def test_a_script_of_agents_touches_one_slot(name):
+    for call in AGENT_CALLS[name]:
+        keys = keys_of(call)
+        assert all(key.startswith(("sq:agents:{presence}:", "sq:claim:")) for key in keys)
+        assert len(slots(keys)) == 1
 
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
@@ -322,8 +343,8 @@ def test_the_doctor_asks_for_every_command():
     [asked, _] = SCRIPT_CALLS["forbidden"]
     of_operators = {"page", "redrive", "survey", "brief", "measure", "held", "pause", "depart", "depart_later"}
     of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
-    # Nor what only channels need: the doctor guards workers, which use none.
-    asked_for = {*WHOLE} - of_operators - {*CHANNEL_CALLS}
+    # Nor what only channels and agents need: the doctor guards workers, which use none.
+    asked_for = {*WHOLE} - of_operators - {*CHANNEL_CALLS, *AGENT_CALLS}
     in_scripts = {split(words)[0].strip("'") for name in asked_for for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
@@ -485,5 +506,5 @@ def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing. What is emitted can wait."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
     makes_work = name in {"enqueue", "enqueue_all", "redrive", "fire", "define_schedule", "resume_schedule"}
-    makes_work |= name in {"depart", "depart_later", "arrive", "emit", "progress", "channel_append"}
+    makes_work |= name in {"depart", "depart_later", "arrive", "emit", "progress", "channel_append", "claim_take"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})

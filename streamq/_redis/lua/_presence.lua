@@ -1,5 +1,5 @@
--- Who is there. Needs: now, the keys of `Keys.presence` as `seen`, `info` and `told`, and the name of the channel on which
--- changes are told as `channel`.
+-- Who is there. Needs: now, the keys of `Keys.presence` as `seen`, `info` and `told`, and as `channel` the name of the
+-- channel on which changes are told.
 local hour = 3600000 -- for which what is kept outlives the last who was there
 
 -- Publishes a change as a message of the channel, with numbers that a listener can find holes by.
@@ -26,8 +26,8 @@ local function remove_member(member)
 end
 
 -- Removes those whose time is over, some at a time.
-local function remove_overdue(except)
+local function remove_overdue()
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', seen, '-inf', now, 'LIMIT', 0, 100)) do
-    if member ~= except then remove_member(member) end
+    remove_member(member)
   end
 end

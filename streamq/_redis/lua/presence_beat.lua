@@ -1,4 +1,4 @@
-#!lua
+#!lua flags=allow-oom
 -- Notes that one is there, and tells it if that is new; removes those who gave no sign of life.
 -- KEYS: seen, info, told
 -- ARGV: channel, member, who it is as a JSON object, ms for which this holds
@@ -12,5 +12,5 @@ redis.call('HSET', info, member, who)
 redis.call('PEXPIRE', seen, hour)
 redis.call('PEXPIRE', info, hour)
 if is_new then tell('joined', who) end
-remove_overdue(member)
+remove_overdue()
 return now
