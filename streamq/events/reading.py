@@ -108,7 +108,7 @@ class EventReader(Reader[Event | Gap]):
         if self.is_behind:
             self._held.append((channel, data))
             return []
-        event = self._event(channel.decode("utf-8", "backslashreplace"), data)
+        event = self._event(channel, data)
         if event is None:
             return []
         self._time_ms = event.time.timestamp() * 1000
@@ -166,14 +166,14 @@ class EventReader(Reader[Event | Gap]):
         if one.event in self._heard or one.event in self._logged:
             return None
         self._logged.add(one.event)
-        event = self._event(one.log, one.event)
+        event = self._event(one.log.encode(), one.event)
         return event if event is not None and event in self._wanted else None
 
-    def _event(self, where: str, data: bytes) -> Event | None:
+    def _event(self, where: bytes, data: bytes) -> Event | None:
         try:
             return read_event(data)
         except ValueError as error:
-            self._complaints.skip(where, str(error), self._counts)
+            self._complaints.skip(where.decode("utf-8", "backslashreplace"), str(error), self._counts)
             return None
 
     def _told(self, missed: list[Missing]) -> list[Event | Gap]:
