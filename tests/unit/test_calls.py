@@ -184,6 +184,8 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "scan": (cancels.scan(QUEUE.delayed, b"0"), lambda words: words[1:2]),
     "newest": (reads.newest(QUEUE.dead), lambda words: words[1:2]),
     "event_page": (event_log.event_page(QUEUE.log, b"0"), lambda words: words[1:2]),
+    "log_length": (event_log.log_length(QUEUE.log), lambda words: words[1:2]),
+    "log_begin": (event_log.log_begin(QUEUE.log), lambda words: words[1:2]),
     "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
     "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
     "subscribed": (census.subscribed(KEYS, sharded=True), lambda _: ()),
