@@ -6,6 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamq.agent.agent import Agent
+    from streamq.agent.claims import Claim
+    from streamq.agent.presence import AgentInfo, Joined, Left, agents, presence
     from streamq.app import StreamQ
     from streamq.channels.channel import Channel
     from streamq.channels.envelope import Envelope
@@ -60,6 +63,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agent",
+    "AgentInfo",
     "ArgumentError",
     "AsyncResult",
     "BrokerError",
@@ -71,11 +76,14 @@ __all__ = [
     "ChannelError",
     "Chunk",
     "ChunksLost",
+    "Claim",
     "ConfigError",
     "Context",
     "EncodeError",
     "Envelope",
     "Gap",
+    "Joined",
+    "Left",
     "Limit",
     "MissingExtra",
     "NoCurrentTask",
@@ -108,10 +116,12 @@ __all__ = [
     "UnknownTaskId",
     "WorkerDied",
     "Yields",
+    "agents",
     "by",
     "cron",
     "current",
     "every",
+    "presence",
     "task",
 ]
 
@@ -119,6 +129,13 @@ _HOMES = {
     "Channel": "channels.channel",
     "Envelope": "channels.envelope",
     "Gap": "channels.gaps",
+    "Agent": "agent.agent",
+    "AgentInfo": "agent.presence",
+    "Claim": "agent.claims",
+    "Joined": "agent.presence",
+    "Left": "agent.presence",
+    "agents": "agent.presence",
+    "presence": "agent.presence",
     "AsyncResult": "results",
     "Chunk": "streams",
     "ResultStream": "streams",

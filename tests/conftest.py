@@ -22,7 +22,7 @@ from tests.workers import Worker, until
 
 _LEVELS = tuple(f":stream:{level}" for level in range(10))
 _SCHEDULES = (":schedule", ":schedules", ":fired", ":declared")
-_PERMANENT = (":queues", ":channels", *_LEVELS, *_SCHEDULES, ":stream:returned", ":dead", ":delayed", ":paused")
+_PERMANENT = (":queues", *_LEVELS, *_SCHEDULES, ":stream:returned", ":dead", ":delayed", ":paused", ":channels")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -95,12 +95,15 @@ def server_url(request: pytest.FixtureRequest, _servers: servers.Servers) -> Ite
 
 
 def _strays(connection: SyncConnection) -> list[str]:
-    """Find keys that nobody will ever delete: no time to live, not permanent, and no task that is still to end."""
+    """Find keys that nobody will ever delete: no time to live, not permanent, and no task that is still to end.
+
+    What a channel keeps has a time to live, unless its `max_age` is None: tests call such a channel ``forever``.
+    """
     run = connection.client.execute_command
     found = []
     for key in run("KEYS", "*"):
         name = key.decode()
-        if name.endswith(_PERMANENT) or run("PTTL", key) != -1:
+        if name.endswith(_PERMANENT) or ":channel:{forever" in name or run("PTTL", key) != -1:
             continue
         if ":task:" in name and run("HGET", key, "state") in (b"queued", b"delayed", b"held"):
             continue

@@ -84,13 +84,20 @@ def publish(keys: ChannelKeys, data: bytes, *, sharded: bool) -> Call[Published]
 
 
 def append(
-    keys: ChannelKeys, data: bytes, session: str, sequence: int, retention: Retention, *, sharded: bool
+    keys: ChannelKeys,
+    data: bytes,
+    session: str,
+    sequence: int,
+    retention: Retention,
+    *,
+    sharded: bool,
+    listed: bool = True,
 ) -> Call[Published]:
     """Put a message into the log of a channel and publish it; sending that again puts and publishes nothing more."""
 
     def read(reply: list[Any]) -> Published:
         entry, heard, is_first = reply
-        return Published(heard, entry.decode(), bool(is_first))
+        return Published(heard, entry.decode(), bool(is_first) and listed)
 
     command = "SPUBLISH" if sharded else "PUBLISH"
     words = (keys.channel, command, data, sequence, retention.length or 0, retention.age_ms)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +20,16 @@ from streamq.channels.readers import LiveReader
 from streamq.channels.renewing import Renewer
 from streamq.config import Settings, check_channel
 
+_broadcasts: weakref.WeakSet[Broadcast] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for broadcast in _broadcasts:
+        broadcast._begin()  # noqa: SLF001 - this module's own
+
+
+os.register_at_fork(after_in_child=_begin_anew)  # a child that went on with its parent's numbers would repeat them
+
 
 class Broadcast:
     """What all channels of an app share in this process.
@@ -26,6 +39,7 @@ class Broadcast:
         reach: the app's own server.
 
     Attributes:
+        sender: what this process is called as a sender: its host and process id.
         reach: the server of channels: the app's, or that of ``events_url``.
         publisher: sends what is published there.
         renewer: renews the leases of what groups have.
@@ -35,6 +49,11 @@ class Broadcast:
         self.settings = settings
         self.keys = Keys(settings.namespace)
         self.reach = reach if settings.events_url is None else Reach(settings.events_url)
+        self._begin()
+        _broadcasts.add(self)
+
+    def _begin(self) -> None:
+        self.sender = f"{socket.gethostname()}-{os.getpid()}"
         self.publisher = Publisher(self.reach, lambda name: calls.note(self.keys, name))
         self.renewer = Renewer(self.reach)
 

@@ -136,6 +136,9 @@ class Buffer:
             return
         with self._room:
             self.counts.received += 1
+            if self.failure is not None:
+                self.counts.dropped += 1
+                return
             if len(self._items) >= self._size and not self._make_room(channel, data):
                 return
             self._items.append((channel, data))
@@ -179,9 +182,9 @@ class Buffer:
                 self._drop(last, channel, data)
                 return False
             case "disconnect":
-                if self.failure is None:
-                    self.failure = SlowListener(f"this listener is {len(self._items)} messages behind: disconnected")
+                self.failure = SlowListener(f"this listener is {len(self._items)} messages behind: disconnected")
                 self.counts.dropped += 1
+                self._signal.set()
                 return False
             case _:
                 if not self._room.wait_for(self._has_room, _BLOCK_SECONDS):

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
-from functools import cache
 from typing import Any, Generic, Literal, TypeVar, overload
 
 from streamq._redis.hub import Kind
@@ -33,11 +30,6 @@ BUFFER = 1000  # messages
 LEASE_SECONDS = 30.0
 
 
-@cache
-def _name_of(pid: int) -> str:
-    return f"{socket.gethostname()}-{pid}"
-
-
 class Channel(Generic[T]):
     """A name under which processes tell each other things; made by ``app.channel(...)``.
 
@@ -51,6 +43,7 @@ class Channel(Generic[T]):
         retention: how much of a durable channel is kept.
         sharded: it is published to one node of a Redis Cluster, and not to all; it cannot be heard by a pattern.
         sender: who publishes by it; by default the host and the process id.
+        listed: its name is noted if it is durable, for those who look at all of them; not so if it is only for a while.
 
     Raises:
         ConfigError: one of them cannot be used.
@@ -66,6 +59,7 @@ class Channel(Generic[T]):
         retention: Retention | None = None,
         sharded: bool = False,
         sender: str | None = None,
+        listed: bool = True,
     ) -> None:
         self.is_pattern = any(sign in name for sign in "*?") if isinstance(name, str) else False
         self.name = check_channel(name, pattern=self.is_pattern)
@@ -74,6 +68,7 @@ class Channel(Generic[T]):
         self.durable = durable
         self.sharded = sharded
         self._sender = sender
+        self._listed = listed
         self._retention = retention or Retention()
         self._broadcast = broadcast
         self._keys = broadcast.keys.channel(name)
@@ -82,7 +77,7 @@ class Channel(Generic[T]):
     @property
     def sender(self) -> str:
         """Who publishes by it."""
-        return self._sender or _name_of(os.getpid())  # not that of a parent process
+        return self._broadcast.sender if self._sender is None else self._sender
 
     def __repr__(self) -> str:
         return f"<channel {self.name}>"
@@ -147,7 +142,8 @@ class Channel(Generic[T]):
             data = self._codec.encode(envelope)
             if not self.durable:
                 return calls.publish(self._keys, data, sharded=self.sharded)
-            return calls.append(self._keys, data, place.session, place.sequence, self._retention, sharded=self.sharded)
+            numbered = (self._keys, data, place.session, place.sequence, self._retention)
+            return calls.append(*numbered, sharded=self.sharded, listed=self._listed)
 
         return make
 

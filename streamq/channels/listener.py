@@ -280,6 +280,7 @@ class LiveListener(Listener[I]):
         while not len(self._buffer):
             self._signal.clear()
             if self._buffer.failure is not None:
+                self.close()
                 raise self._buffer.failure
             if self._is_closed:
                 return None

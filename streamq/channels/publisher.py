@@ -7,7 +7,6 @@ has numbers of its own, since nothing orders what goes over two sockets.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
 import threading
 import weakref
@@ -121,18 +120,9 @@ class Publisher:
     def __init__(self, reach: Reach, note: Callable[[str], Call[None]]) -> None:
         self._reach = reach
         self._note = note
-        self._begin()
-
-    def _begin(self) -> None:
-        self._pid = os.getpid()
         self._lock = threading.Lock()
         self._counters = _Counters()
         self._lanes: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Lane] = weakref.WeakKeyDictionary()
-
-    def _check_process(self) -> None:
-        """Count anew after a fork: numbers that parent and child both give would be taken for repetitions."""
-        if self._pid != os.getpid():
-            self._begin()
 
     async def apublish(self, channel: str, sender: str, make: Make) -> Published:
         """Number a message, make the call that publishes it, and send that after those before it.
@@ -141,7 +131,6 @@ class Publisher:
             BrokerError: Redis does not do what is asked. After `BrokerUnavailable` it is not known whether the message
                 was published; those who listen hear of a gap if it was not.
         """
-        self._check_process()
         loop = asyncio.get_running_loop()
         lane = self._lanes.get(loop)
         if lane is None:
@@ -153,7 +142,6 @@ class Publisher:
 
     def publish(self, channel: str, sender: str, make: Make) -> Published:
         """Publish a message from a thread, as `apublish` does."""
-        self._check_process()
         with self._lock:
             place = self._counters.next(channel, sender)
             try:

@@ -94,9 +94,9 @@ class LiveReader(Reader[Envelope[T] | Gap]):
 
     def missing(self, gap: Missing) -> list[Envelope[T] | Gap]:
         """Say that the connection was lost, or of whom messages were dropped."""
-        if gap.reason == "reconnected" or not gap.last:
-            return self._told(Gap(gap.reason, gap.dropped or None, since=moment(gap.since), after=self._last_entry))
         found: list[Envelope[T] | Gap] = []
+        if gap.reason == "reconnected":  # what was dropped beside it is told of by itself
+            found += self._told(Gap("reconnected", since=moment(gap.since), after=self._last_entry))
         for (channel, session), (dropped, data) in gap.last.items():
             try:
                 last = self._codec.decode(data)
