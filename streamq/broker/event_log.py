@@ -17,6 +17,7 @@ from streamq._redis.scripts import Call
 from streamq.broker import calls, reads
 
 PAGE = 500  # events that are read in one step
+MOST = 100_000  # events that a log keeps at least; scripts know the number too
 
 
 class Logged(NamedTuple):
@@ -40,6 +41,29 @@ def event_page(log: str, first: bytes, last: bytes = b"+") -> Call[list[Logged]]
         return [Logged(log, entry, fields[1]) for entry, fields in reply]
 
     return Call(("XRANGE", log, first, last, "COUNT", PAGE), read)
+
+
+def log_length(log: str) -> Call[int]:
+    """Count the events of a log."""
+    return Call(("XLEN", log), int)
+
+
+def log_begin(log: str) -> Call[int]:
+    """Find the Redis time, ms, at which the oldest event of a log was written; 0 if there is none."""
+
+    def read(reply: list[Any]) -> int:
+        return int(reply[0][0].partition(b"-")[0]) if reply else 0
+
+    return Call(("XRANGE", log, "-", "+", "COUNT", 1), read)
+
+
+def is_trimmed(lasts: Mapping[str, bytes], start_ms: int) -> Generator[Call[Any], Any, bool]:
+    """Tell whether events of this Redis time, ms, or later may have been removed, since a log had so many."""
+    for log in lasts:
+        length: int = yield log_length(log)
+        if length >= MOST and (yield log_begin(log)) > start_ms:
+            return True
+    return False
 
 
 def logs(keys: Keys) -> Generator[Call[Any], Any, dict[str, bytes]]:

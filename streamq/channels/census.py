@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from streamq._redis.keys import Keys
-from streamq.broker import channels as calls
+from streamq.broker import census as calls
+from streamq.broker.channels import note
 from streamq.broker.walking import Steps
 
 
@@ -77,7 +78,7 @@ def _kept(keys: Keys) -> Steps[list[str]]:
             yield calls.strike(keys, name)
             # One whose first message came meanwhile may have been noted before it was struck out.
             if is_kept := (yield calls.is_kept(keys.channel(name))):
-                yield calls.note(keys, name)
+                yield note(keys, name)
         if is_kept:
             kept.append(name)
     return kept

@@ -39,7 +39,7 @@ def command(name: str, text: str, url: str, namespace: str, kind: str | None, *,
 
 def _channel(app: StreamQ, name: str, *, durable: bool) -> Channel[Any]:
     """Make the channel. What it keeps already is left as it is: the app says for how long."""
-    from streamq.broker.channels import is_kept  # noqa: PLC0415 - --help must answer quickly
+    from streamq.broker.census import is_kept  # noqa: PLC0415 - --help must answer quickly
 
     channel: Channel[Any] = app.channel(name, durable=durable, sender="streamq-publish")
     if durable and app.broadcast.reach.sync.run(is_kept(app.broadcast.keys.channel(name))):

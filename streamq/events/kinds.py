@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
+from pydantic_core import from_json
+
 T = TypeVar("T")
 Kind: TypeAlias = type[T]  # in the class below ``type`` is a field
 
 _TEXTS = ("queue", "task", "id", "worker")
+_NUMBERS = (int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,19 +280,20 @@ def read_event(data: bytes) -> Event:
         ValueError: it is none.
     """
     try:
-        told: Any = json.loads(data)
-    except (ValueError, RecursionError) as error:
+        told: Any = from_json(data)
+    except ValueError as error:
         raise ValueError(f"not JSON: {error}") from None
-    match told:
-        case {"event": str(kind), "time": int(ms) | float(ms), **more}:
-            texts: dict[str, Any] = {name: more.pop(name, None) for name in _TEXTS}
-        case _:
-            raise ValueError("it has no event or no time")
-    if wrong := [name for name, text in texts.items() if not isinstance(text, str | None)]:
-        raise ValueError(f"its {wrong[0]} is not text")
-    if isinstance(due := more.get("due"), int | float):
-        more["due"] = moment_of(due)
-    return class_of(kind)(kind, moment_of(ms), **texts, details={str(name): value for name, value in more.items()})
+    fields: dict[str, Any] = told if isinstance(told, dict) else {}
+    kind, ms = fields.pop("event", None), fields.pop("time", None)
+    if not (isinstance(kind, str) and isinstance(ms, _NUMBERS)):
+        raise ValueError("it has no event or no time")  # noqa: TRY004 - as all that is none
+    queue, task, task_id, worker = texts = [fields.pop(name, None) for name in _TEXTS]
+    for name, text in zip(_TEXTS, texts, strict=True):
+        if text is not None and not isinstance(text, str):
+            raise ValueError(f"its {name} is not text")
+    if isinstance(due := fields.get("due"), _NUMBERS):
+        fields["due"] = moment_of(due)
+    return class_of(kind)(kind, moment_of(ms), queue, task, task_id, worker, fields)
 
 
 def moment_of(ms: float) -> datetime:

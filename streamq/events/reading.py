@@ -100,6 +100,7 @@ class EventReader(Reader[Event | Gap]):
         self._complaints = Complaints("event")
         self._time_ms = 0.0  # of the last event that was heard
         self._begun = time.time()
+        self._told_since: datetime | None = None  # of a lost connection: each name that is subscribed tells of it
         self.is_behind = since is not None
 
     def read(self, channel: bytes, data: bytes, counts: Counts) -> list[Event | Gap]:
@@ -108,7 +109,7 @@ class EventReader(Reader[Event | Gap]):
         if self.is_behind:
             self._held.append((channel, data))
             return []
-        event = self._event(channel.decode("utf-8", "backslashreplace"), data)
+        event = self._event(channel, data)
         if event is None:
             return []
         self._time_ms = event.time.timestamp() * 1000
@@ -127,15 +128,7 @@ class EventReader(Reader[Event | Gap]):
     def catch_up(self) -> Steps[Event | Gap]:
         """Read the next page of the logs."""
         if self._walk is None:
-            lasts = yield from insist_on_all(event_log.logs(self._keys))
-            start_ms = yield from self._start()
-            missed, self._missed = self._missed, []
-            gaps = [one for one in missed if not lasts or time.time() - one.since > _KEPT_SECONDS]
-            if missed and lasts:
-                _log.info("what was missed is read from the logs of events")
-            self._since = None
-            self._walk = event_log.pages(lasts, start_ms)
-            return self._told(gaps)
+            return (yield from self._begin_walk())
         page: list[Logged] | None = yield from _next_page(self._walk)
         if page is not None:
             return [event for one in page if (event := self._of_log(one))]
@@ -145,6 +138,28 @@ class EventReader(Reader[Event | Gap]):
             return []
         held, self._held = self._held, []
         return [event for heard in held for event in self.read(*heard, self._counts)]
+
+    def _begin_walk(self) -> Steps[Event | Gap]:
+        """Look what the logs have; gives the gaps that they cannot fill."""
+        lasts: dict[str, bytes] = yield from insist_on_all(event_log.logs(self._keys))
+        start_ms = yield from self._start()
+        missed, self._missed, self._since = self._missed, [], None
+        gaps = [self._gap(one) for one in missed if not lasts or time.time() - one.since > _KEPT_SECONDS]
+        if missed and lasts:
+            _log.info("what was missed is read from the logs of events")
+            if not gaps and (yield from insist_on_all(event_log.is_trimmed(lasts, start_ms + _OVERLAP_MS))):
+                gaps.append(Gap("trimmed", since=moment(start_ms / 1000)))
+        self._walk = event_log.pages(lasts, start_ms)
+        told = [gap for gap in gaps if gap.reason != "reconnected" or gap.since != self._told_since]
+        self._told_since = next((gap.since for gap in gaps if gap.reason == "reconnected"), self._told_since)
+        if self._gaps:
+            return [*told]
+        for gap in told:
+            _log.warning("events are missing: %s", gap)
+        return []
+
+    def _gap(self, missed: Missing) -> Gap:
+        return Gap(missed.reason, missed.dropped or None, since=moment(missed.since))
 
     def _start(self) -> Generator[Any, Any, int]:
         """Say from which Redis time on, ms, the logs have what is missing."""
@@ -166,23 +181,15 @@ class EventReader(Reader[Event | Gap]):
         if one.event in self._heard or one.event in self._logged:
             return None
         self._logged.add(one.event)
-        event = self._event(one.log, one.event)
+        event = self._event(one.log.encode(), one.event)
         return event if event is not None and event in self._wanted else None
 
-    def _event(self, where: str, data: bytes) -> Event | None:
+    def _event(self, where: bytes, data: bytes) -> Event | None:
         try:
             return read_event(data)
         except ValueError as error:
-            self._complaints.skip(where, str(error), self._counts)
+            self._complaints.skip(where.decode("utf-8", "backslashreplace"), str(error), self._counts)
             return None
-
-    def _told(self, missed: list[Missing]) -> list[Event | Gap]:
-        found = [Gap(one.reason, one.dropped or None, since=moment(one.since)) for one in missed]
-        if self._gaps:
-            return [*found]
-        for gap in found:
-            _log.warning("events are missing: %s", gap)
-        return []
 
 
 def insist_on_all(steps: Generator[Call[Any], Any, Any]) -> Generator[Any, Any, Any]:

@@ -130,7 +130,7 @@ def test_what_is_missing_or_no_message_is_told(app, connection, subscribe):
     listener = subscribe("orders")
     orders = app.channel("orders", sender="shop")
     connection.client.execute_command("PUBLISH", "sq:channel:orders", "nonsense")
-    listener.until_said("skipped what is no message on channel orders: Invalid JSON")
+    listener.until_said("skipped what is no message on channel orders: ")
     orders.publish_sync(1)
     until(lambda: len(listener.lines) == 1)
     orders._broadcast.publisher._counters.next("orders", "shop")

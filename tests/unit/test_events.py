@@ -10,7 +10,9 @@ from fnmatch import fnmatchcase
 import pytest
 
 from streamq import events
+from streamq._redis import scripts
 from streamq._redis.keys import Keys
+from streamq.broker import event_log
 from streamq.errors import ConfigError
 from streamq.events import TYPES, Event, Wanted, of_task, read_event
 from streamq.events.reading import Window
@@ -255,3 +257,7 @@ def test_a_handler_that_can_never_be_called_is_refused(app):
         app.on(lambda event: event)
     with pytest.raises(ConfigError, match="must be a function"):
         app.on("failed")(5)
+
+
+def test_the_bound_of_a_log_is_the_one_that_scripts_have():
+    assert f"'MAXLEN', '~', {event_log.MOST}," in scripts.load("announce").text
