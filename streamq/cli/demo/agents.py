@@ -1,4 +1,4 @@
-"""``streamq demo agents``: a coordinator and three agents read a folder; one is killed; nothing is missing at the end."""
+"""``streamq demo agents``: a coordinator and three agents read a folder; one is killed, and nothing is missing."""
 
 from __future__ import annotations
 
