@@ -38,6 +38,11 @@ def is_kept(keys: ChannelKeys) -> Call[bool]:
     return Call(("EXISTS", keys.log), bool)
 
 
+def time_left(keys: ChannelKeys) -> Call[int | None]:
+    """Find for how long a log is still there if nothing comes, ms; below 0: there is none; None: for ever."""
+    return Call(("PTTL", keys.log), lambda reply: None if reply == -1 else reply)
+
+
 def length(keys: ChannelKeys) -> Call[int]:
     """Count the messages in a log."""
     return Call(("XLEN", keys.log), int)

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from streamq.app import StreamQ
     from streamq.channels.channel import Channel
 
+_SENDER = "streamq-publish"
+_MARGIN_MS = 60_000
+
 
 @click.command("publish")
 @click.argument("name", metavar="CHANNEL")
@@ -38,13 +41,23 @@ def command(name: str, text: str, url: str, namespace: str, kind: str | None, *,
 
 
 def _channel(app: StreamQ, name: str, *, durable: bool) -> Channel[Any]:
-    """Make the channel. What it keeps already is left as it is: the app says for how long."""
-    from streamq.broker.census import is_kept  # noqa: PLC0415 - --help must answer quickly
+    """Make the channel, such that what it keeps already stays: the app says for how long, and is not here."""
+    from streamq.broker import reads  # noqa: PLC0415 - --help must answer quickly
+    from streamq.broker.census import time_left  # noqa: PLC0415
+    from streamq.broker.channels import end_of  # noqa: PLC0415
 
-    channel: Channel[Any] = app.channel(name, durable=durable, sender="streamq-publish")
-    if durable and app.broadcast.reach.sync.run(is_kept(app.broadcast.keys.channel(name))):
-        channel = app.channel(name, durable=True, max_length=None, max_age=None, sender="streamq-publish")
-    return channel
+    channel: Channel[Any] = app.channel(name, durable=durable, sender=_SENDER)
+    if not durable:
+        return channel
+    run, keys = app.broadcast.reach.sync.run, app.broadcast.keys.channel(name)
+    left_ms = run(time_left(keys))
+    if left_ms is None:
+        return app.channel(name, durable=True, max_length=None, max_age=None, sender=_SENDER)
+    oldest = run(end_of(keys, newest=False))
+    if oldest is None:
+        return channel
+    age_ms = max(left_ms, run(reads.now()) - int(oldest.entry.partition("-")[0])) + _MARGIN_MS
+    return app.channel(name, durable=True, max_length=None, max_age=age_ms / 1000, sender=_SENDER)
 
 
 def _lines() -> Iterator[Any]:

@@ -227,6 +227,7 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "noted": (census.noted(KEYS), lambda words: words[1:2]),
     "strike": (census.strike(KEYS, "orders"), lambda words: words[1:2]),
     "is_kept": (census.is_kept(KEYS.channel("orders")), lambda words: words[1:2]),
+    "time_left": (census.time_left(KEYS.channel("orders")), lambda words: words[1:2]),
     "length": (census.length(KEYS.channel("orders")), lambda words: words[1:2]),
     "numbers": (census.numbers(KEYS.channel("orders")), lambda words: words[1:2]),
     "groups": (census.groups(KEYS.channel("orders")), lambda words: words[2:3]),
