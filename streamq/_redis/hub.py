@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 import threading
 import time
 from collections import deque
@@ -156,9 +157,16 @@ class Hub:
         if self._socket is None or not commands:
             return
         self._asked.extend(due)
-        with contextlib.suppress(*_FAILURES):  # the thread that reads finds out too
-            packed = b"".join(part for words in commands for part in self._socket.pack_command(*words))
-            self._socket.send_packed_command([packed], check_health=False)
+        packed = b"".join(part for words in commands for part in self._socket.pack_command(*words))
+        # redis-py would close the socket when sending fails, under the thread that reads.
+        line = self._socket._sock  # noqa: SLF001
+        if line is None:  # that thread has closed it
+            return
+        try:
+            line.sendall(packed)
+        except OSError:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)  # so that it finds out
 
     # ---- what is read, by the hub's own thread
 

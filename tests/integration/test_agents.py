@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from streamq import Agent, ConfigError, StreamQ, agents
+from streamq._redis.hub import Kind
 from streamq.agent import names
 from streamq.channels.envelope import Envelope
 from streamq.channels.gaps import Gap
@@ -160,6 +161,21 @@ async def test_a_reply_survives_a_lost_connection(app: StreamQ, connection):
         assert connection.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub") >= 1
         go_on.set()
         assert await asked == "done"
+
+
+async def test_what_is_subscribed_over_a_dead_connection_does_not_end_listening(app: StreamQ, connection):
+    """Who subscribes may find out before the thread that reads does."""
+    channel, others = app.channel("x"), [app.channel("y").listen() for _ in range(20)]
+    async with channel.listen(gaps=False) as listener, asyncio.timeout(20):
+        for _ in range(20):
+            while not connection.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub"):  # noqa: ASYNC110 - as below
+                await asyncio.sleep(0.001)
+            for other in others:
+                app.broadcast.reach.hub.subscribe(Kind.CHANNEL, "sq:channel:y", other._buffer)
+                app.broadcast.reach.hub.unsubscribe(Kind.CHANNEL, "sq:channel:y", other._buffer)
+        while (await channel.publish(1)).heard == 0:  # noqa: ASYNC110 - it looks at the server
+            await asyncio.sleep(0.01)
+        assert (await anext(listener)).payload == 1
 
 
 async def test_a_gap_in_what_all_hear_is_told(app: StreamQ, connection):
