@@ -13,7 +13,6 @@ from streamq.channels.publisher import Publisher
 from streamq.channels.renewing import Renewer
 from streamq.config import Settings
 
-
 _broadcasts: weakref.WeakSet[Broadcast] = weakref.WeakSet()
 
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from streamq import StreamQ
@@ -151,9 +152,8 @@ class _Row:
         for sender in (*self.senders, self.keeper):
             sender.begin()
         for nth in range(self.kills):
-            self._wait(
-                lambda seen=self._heard(): all(now > then for now, then in zip(self._heard(), seen, strict=True))
-            )
+            seen = self._heard()
+            self._wait(partial(self._has_heard_more, seen))
             stage.proxy.strike("PUBLISH", Fault.AFTER)  # while all listen, who hear it twice therefore
             time.sleep(rnd.uniform(0.0, 0.3))
             if rnd.random() < 0.3:
@@ -174,6 +174,9 @@ class _Row:
             return what()
 
         until(look, seconds=PATIENCE, why="a listener does not come back")
+
+    def _has_heard_more(self, seen: list[int]) -> bool:
+        return all(now > then for now, then in zip(self._heard(), seen, strict=True))
 
     def _heard(self) -> list[int]:
         return [one.listener.counts.received for one in self.live]
@@ -243,7 +246,7 @@ class _Row:
         report.require(set(missed) <= {None, *SENDERS} and not missed[None], f"{name} was told of nobody's messages")
         report.require(counted == self.kills, f"{name} counts {counted} losses of its connection, not {self.kills}")
         # Losses that lie together where messages were dropped are told once.
-        report.require(told == self.kills or (name == "slow" and 0 < told), f"{name} was told of {told} losses")
+        report.require(told == self.kills or (name == "slow" and told > 0), f"{name} was told of {told} losses")
         report.require(bool(missed.total()), f"{name} has missed nothing: the faults could do no harm")
 
     def _account_log(self, report: Report) -> None:
