@@ -76,7 +76,7 @@ def _measures() -> dict[str, Measure]:
             unit="ms",
         ),
         "tell_p50": Measure(
-            "publish to hear p50",
+            "heard p50",
             "from before a message of a channel is published until another process has it: redis-py's asyncio publish"
             " and pubsub.listen() with json, against channel.publish() and channel.listen() with a pydantic model; both"
             " on uvloop.",

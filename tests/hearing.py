@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 from streamq.channels.envelope import Envelope
 from streamq.channels.gaps import Gap
@@ -68,7 +68,7 @@ class Hearing:
         except BaseException as error:  # noqa: BLE001 - a test looks at it
             self.error = error
 
-    def __enter__(self) -> Hearing:
+    def __enter__(self) -> Self:
         self.listener.__enter__()
         self._thread.start()
         return self

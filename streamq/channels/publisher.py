@@ -94,8 +94,8 @@ class _Lane:
         replies: list[Published | BrokerError]
         try:
             if len(batch) == 1:  # without a pipeline it is there earlier
-                alone: Published = await self._reach.on_loop.run(batch[0][0])
-                replies = [alone]
+                published = await self._reach.on_loop.run(batch[0][0])
+                replies = [published]
             else:
                 replies = await self._reach.on_loop.run_each([call for call, _ in batch])
         except BrokerError as error:

@@ -220,6 +220,7 @@ async def test_who_leaves_the_loop_is_subscribed_until_it_lets_go(any_server, ap
     async def first():
         async for message in channel.listen():
             return message.payload
+        return None
 
     reading = asyncio.create_task(first())
     await asyncio.to_thread(until, lambda: numsub(raw, "prices") == 1)
@@ -236,6 +237,14 @@ def test_a_listener_that_is_dropped_hears_no_more(any_server, app, raw):
     assert numsub(raw, "prices") == 1
     del listener
     until(lambda: numsub(raw, "prices") == 0)
+
+
+def test_one_may_listen_again(any_server, app):
+    channel = app.channel("prices", int)
+    for number in range(3):
+        with channel.listen() as heard:
+            channel.publish_sync(number)
+            assert next(heard).payload == number
 
 
 def test_one_of_two_listeners_goes(any_server, app, raw):

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from streamq import StreamQ
@@ -151,9 +152,8 @@ class _Row:
         for sender in (*self.senders, self.keeper):
             sender.begin()
         for nth in range(self.kills):
-            self._wait(
-                lambda seen=self._heard(): all(now > then for now, then in zip(self._heard(), seen, strict=True))
-            )
+            seen = self._heard()
+            self._wait(partial(self._has_heard_more, seen))
             stage.proxy.strike("PUBLISH", Fault.AFTER)  # while all listen, who hear it twice therefore
             time.sleep(rnd.uniform(0.0, 0.3))
             if rnd.random() < 0.3:
@@ -174,6 +174,9 @@ class _Row:
             return what()
 
         until(look, seconds=PATIENCE, why="a listener does not come back")
+
+    def _has_heard_more(self, seen: list[int]) -> bool:
+        return all(now > then for now, then in zip(self._heard(), seen, strict=True))
 
     def _heard(self) -> list[int]:
         return [one.listener.counts.received for one in self.live]
