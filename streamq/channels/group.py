@@ -269,7 +269,8 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         """Acknowledge messages: they are handled, and nobody of the group gets them again.
 
         Returns:
-            False if one is another member's by now, which handles it again.
+            False if one is not this member's any more: another has it, or has handled it, or, if the reply to this was
+            lost and it was sent again, it is acknowledged.
 
         Raises:
             BrokerError: Redis does not do what is asked; acknowledging again is safe.

@@ -14,7 +14,7 @@ import pytest
 from tenacity import stop_after_delay
 
 from streamq import BrokerUnavailable, SlowListener, StreamQ
-from streamq._redis import connections
+from streamq._redis import connections, hub
 from streamq.channels import buffer as buffers
 from streamq.channels.envelope import Envelope
 from streamq.channels.gaps import Gap
@@ -195,6 +195,40 @@ async def test_who_begins_while_the_server_is_away_is_told(private_server, impat
         assert payloads(await take(heard, 1)) == [1]
         await heard.aclose()
         await app.aclose()
+
+
+@pytest.fixture
+def watchful(monkeypatch):
+    """Have a connection looked after that is silent for a moment."""
+    monkeypatch.setattr(hub, "_SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(hub, "_LOOK_SECONDS", 0.05)
+
+
+def test_a_connection_that_gives_no_sign_of_life_is_given_up(any_server, server_url, watchful):
+    with Proxy(server_url) as proxy, closing(StreamQ(proxy.url)) as app:
+        channel = app.channel("prices", int)
+        with Hearing(channel.listen()) as hearing:
+            until(lambda: "PING" in proxy.names)
+            time.sleep(0.6)  # a silence that is none: it answers
+            assert hearing.listener.counts.reconnected == 0
+            hole = proxy.strike("PING", Fault.HOLE)
+            until(lambda: hearing.listener.counts.reconnected == 1)
+            assert hole.struck
+            channel.publish_sync(1)
+            until(lambda: payloads(hearing.items) == [1])
+
+
+def test_a_server_that_stands_still_is_waited_for(start_node, watchful):
+    node = start_node()
+    with closing(StreamQ(f"redis://127.0.0.1:{node.port}/0")) as app:
+        channel = app.channel("prices", int)
+        with Hearing(channel.listen()) as hearing:
+            node.freeze()
+            time.sleep(0.6)  # longer than it may be silent
+            node.thaw()
+            until(lambda: hearing.listener.counts.reconnected == 1)
+            until(lambda: channel.publish_sync(1).heard)
+            until(lambda: 1 in payloads(hearing.items))
 
 
 # ---- those who are slow

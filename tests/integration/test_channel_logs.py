@@ -334,6 +334,20 @@ async def test_a_slow_handler_keeps_its_message(any_server, server_url, app, ord
     await app.aclose()
 
 
+@pytest.mark.parametrize("call", ["channel_fetch", "channel_claim", "channel_ack"])
+def test_lost_replies_lose_no_message_of_a_group(any_server, server_url, orders, raw, call):
+    """What a member was given and does not know of comes after a lease."""
+    publish(orders, *range(4))
+    with Proxy(server_url) as proxy, closing(StreamQ(proxy.url)) as other:
+        strike = proxy.strike(call, Fault.AFTER)
+        with Hearing(other.channel("orders", int, durable=True).group("g", lease=0.3, prefetch=2)) as group:
+            until(lambda: set(payloads(group.items)) == set(range(4)))
+            publish(orders, 4)
+            until(lambda: 4 in payloads(group.items))
+            until(lambda: pending(raw) == 0)
+        assert strike.struck
+
+
 def test_who_has_lost_a_message_cannot_acknowledge_it(any_server, app, orders, raw, monkeypatch):
     publish(orders, 1)
     with orders.group("g", lease=0.2, auto_ack=False) as slow:

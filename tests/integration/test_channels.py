@@ -211,6 +211,34 @@ def test_retention_that_cannot_be_used_is_refused(app, retention):
         app.channel("prices", durable=True, **retention)
 
 
+@pytest.mark.parametrize("durable", [False, True])
+async def test_a_channel_may_be_sharded(any_server, app, raw, durable):
+    channel = app.channel("prices", int, sharded=True, durable=durable)
+    async with channel.listen() as heard, app.channel("prices", int).listen() as other:
+        assert raw("PUBSUB", "SHARDNUMSUB", "sq:channel:prices")[1] == 1
+        await channel.publish(1)
+        assert payloads(await take(heard, 1)) == [1]
+        raw("CLIENT", "KILL", "TYPE", "pubsub")
+        await asyncio.to_thread(until, lambda: heard.counts.reconnected)
+        await channel.publish(2)
+        [*_, message] = await take(heard, 1 if durable else 2)
+        assert message.payload == 2
+        assert other.counts.received == 0
+    until(lambda: raw("PUBSUB", "SHARDNUMSUB", "sq:channel:prices")[1] == 0)
+    await app.aclose()
+
+
+async def test_channels_may_be_on_another_server(any_server, server_url, private_server, raw):
+    url = f"redis://127.0.0.1:{private_server().port}/0"
+    with closing(StreamQ(server_url, events_url=url)) as app, closing(StreamQ(url)) as there:
+        async with there.channel("orders", int).listen() as heard:
+            await app.channel("orders", int, durable=True).publish(1)
+            assert payloads(await take(heard, 1)) == [1]
+            assert raw("DBSIZE") == 0
+        await there.aclose()
+        await app.aclose()
+
+
 # ---- the end
 
 
