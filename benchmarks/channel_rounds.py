@@ -63,16 +63,20 @@ class ChannelRound:
         with self._processes.meanwhile(_MODULES[side], "stuck"):
             while not client.pubsub_numsub(channel)[0][1]:
                 time.sleep(0.01)
-            most, began = 0, time.monotonic()
+            most, grown, before, began = 0, 0, self._used(), time.monotonic()
             for number in range(round(seconds * _CHUNKS_A_SECOND)):
                 pipeline = client.pipeline(transaction=False)
                 for _ in range(_CHUNK):
                     pipeline.publish(channel, _LOAD)
                 pipeline.execute()
-                most = max(most, self._memory())
+                most, grown = max(most, self._kept()), max(grown, self._used() - before)
                 time.sleep(max(0.0, began + number / _CHUNKS_A_SECOND - time.monotonic()))
         self._add("stuck", side, Figure(most / _MEGABYTE, None, None))
+        self._add("stuck_memory", side, Figure(grown / _MEGABYTE, None, None))
 
-    def _memory(self) -> int:
+    def _used(self) -> int:
+        return int(self._server.client.info("memory")["used_memory"])
+
+    def _kept(self) -> int:
         """Say what the server keeps for those who listen."""
         return sum(int(one["omem"]) for one in self._server.client.client_list(_type="pubsub"))

@@ -95,6 +95,9 @@ def _measures() -> dict[str, Measure]:
             " published to a listener that reads nothing. The server closes the connection of the bare one at 32 MB.",
             unit="MB",
         ),
+        "stuck_memory": Measure(
+            "stuck, memory", "by how much the memory of the server grew at most meanwhile.", unit="MB"
+        ),
     }
 
 

@@ -26,7 +26,7 @@ def test_a_quick_run_measures_both_sides():
     said = json.loads(done.stdout)
     assert said["rounds"] == 1
     measures = said["measures"]
-    assert {*measures} == {*COMPARED, *ALONE, "stuck"}
+    assert {*measures} == {*COMPARED, *ALONE, "stuck", "stuck_memory"}
     for name in COMPARED:
         assert measures[name]["bare"]["value"] > 0
         assert measures[name]["streamq"]["value"] > 0
