@@ -23,7 +23,7 @@ _QUICK = Plan(
     few_delayed=1000,
     many_delayed=10_000,
     messages=5000,
-    stuck_seconds=1.0,
+    stuck_seconds=0.5,
 )
 _WHOLE = Plan(
     rounds=3,
