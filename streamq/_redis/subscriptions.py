@@ -14,6 +14,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
+from streamq._redis.cluster_hub import ClusterHub
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.hub import Hub, Kind
 from streamq.errors import BrokerError
@@ -31,7 +32,7 @@ class Doorbell:
         channel: the channel of this process; each message on it is the id of a task that has ended.
     """
 
-    def __init__(self, hub: Hub, channel: str) -> None:
+    def __init__(self, hub: Hub | ClusterHub, channel: str) -> None:
         self.channel = channel
         self._hub = hub
         self._lock = threading.Lock()
