@@ -15,14 +15,32 @@ from benchmarks.machine import choose_cores
 from benchmarks.rounds import Plan, Rounds
 from benchmarks.server import running
 
-_QUICK = Plan(rounds=1, tasks=6000, single=1000, round_trips=200, few_delayed=1000, many_delayed=10_000)
-_WHOLE = Plan(rounds=3, tasks=60_000, single=5000, round_trips=1000, few_delayed=1000, many_delayed=1_000_000)
+_QUICK = Plan(
+    rounds=1,
+    tasks=6000,
+    single=1000,
+    round_trips=200,
+    few_delayed=1000,
+    many_delayed=10_000,
+    messages=5000,
+    stuck_seconds=1.0,
+)
+_WHOLE = Plan(
+    rounds=3,
+    tasks=60_000,
+    single=5000,
+    round_trips=1000,
+    few_delayed=1000,
+    many_delayed=1_000_000,
+    messages=100_000,
+    stuck_seconds=60.0,
+)
 
 
 @click.command()
 @click.option("--rounds", type=click.IntRange(1), help="How often all is measured; 3 if not given.")
 @click.option("--tasks", type=click.IntRange(100), help="Tasks in each drain; 60000 if not given.")
-@click.option("--quick", is_flag=True, help="One small round, under 15 s: shows that all works, not how fast.")
+@click.option("--quick", is_flag=True, help="One small round, under 25 s: shows that all works, not how fast.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("--url", help="A server of your own; keys of a namespace of its own are written and deleted.")
 def main(*, rounds: int | None, tasks: int | None, quick: bool, as_json: bool, url: str | None) -> None:

@@ -9,4 +9,7 @@ NAMESPACE = "bench"
 QUEUE_STREAM = Keys(NAMESPACE).queue(DEFAULT_QUEUE).ready
 BARE_STREAM = f"{NAMESPACE}:bare:stream"
 BARE_RESULT = f"{NAMESPACE}:bare:result:"
+CHANNEL_NAME = "prices"
+CHANNEL = Keys(NAMESPACE).channel(CHANNEL_NAME).channel
+BARE_CHANNEL = f"{NAMESPACE}:bare:channel"
 BARE_REPLY = f"{NAMESPACE}:bare:reply"

@@ -52,6 +52,12 @@ class Processes:
             yield process.pid
 
     @contextmanager
+    def meanwhile(self, side: str, job: str, count: int = 0, *, beside_server: bool = False) -> Iterator[None]:
+        """Have a job run meanwhile that comes to no end by itself."""
+        with self._meanwhile(self._command(side, job, count), beside_server=beside_server):
+            yield
+
+    @contextmanager
     def worker(self) -> Iterator[int | None]:
         """Have a streamq worker of one process run meanwhile; gives the id of the process that runs tasks."""
         command = [sys.executable, "-m", "streamq", "worker", "benchmarks.tasks:app"]
@@ -64,9 +70,11 @@ class Processes:
             yield only_child(process.pid)
 
     @contextmanager
-    def _meanwhile(self, command: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
+    def _meanwhile(
+        self, command: list[str], *, beside_server: bool = False
+    ) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes]]]:
         with tempfile.TemporaryFile() as log:
-            with pinned(self._cores.measured):
+            with pinned(self._cores.server if beside_server else self._cores.measured):
                 process = subprocess.Popen(command, env=self._environment, stdout=log, stderr=log)
             try:
                 yield process, log

@@ -26,5 +26,10 @@ def say_latency(count: int, once: Callable[[], object]) -> None:
         start = time.perf_counter()
         once()
         took.append((time.perf_counter() - start) * 1000)
+    say_times(took)
+
+
+def say_times(took: list[float]) -> None:
+    """Tell the median and the 99th percentile of some times, in ms."""
     steps = quantiles(took, n=100)
     print(json.dumps((steps[49], steps[98])))

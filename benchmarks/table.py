@@ -73,7 +73,7 @@ def show(console: Console, measures: Mapping[str, Measure], about: str) -> None:
 def _number(value: float | None, unit: str) -> str:
     if value is None:
         return ""
-    return f"{value:.2f} {unit}" if unit == "ms" else f"{value:,.0f} {unit}"
+    return f"{value:.2f} {unit}" if unit in ("ms", "MB") else f"{value:,.0f} {unit}"
 
 
 def _pair(bare: float | None, ours: float | None) -> str:

@@ -6,7 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from streamq.agent.agent import Agent
+    from streamq.agent.claims import Claim
+    from streamq.agent.presence import AgentInfo, Joined, Left, agents, presence
     from streamq.app import StreamQ
+    from streamq.channels.channel import Channel
+    from streamq.channels.envelope import Envelope
+    from streamq.channels.gaps import Gap
     from streamq.context import Context, current
     from streamq.decorator import task
     from streamq.errors import (
@@ -16,6 +22,7 @@ if TYPE_CHECKING:
         BrokerRefused,
         BrokerReset,
         BrokerUnavailable,
+        ChannelError,
         ChunksLost,
         ConfigError,
         EncodeError,
@@ -24,12 +31,15 @@ if TYPE_CHECKING:
         NotDurable,
         PayloadError,
         PayloadTooLarge,
+        RemoteError,
+        RequestTimeout,
         ResultDecodeError,
         ResultEncodeError,
         ResultError,
         ResultTimeout,
         ResultTooLarge,
         RetryRequested,
+        SlowListener,
         StreamqError,
         TaskCancelled,
         TaskExpired,
@@ -53,6 +63,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Agent",
+    "AgentInfo",
     "ArgumentError",
     "AsyncResult",
     "BrokerError",
@@ -60,17 +72,26 @@ __all__ = [
     "BrokerRefused",
     "BrokerReset",
     "BrokerUnavailable",
+    "Channel",
+    "ChannelError",
     "Chunk",
     "ChunksLost",
+    "Claim",
     "ConfigError",
     "Context",
     "EncodeError",
+    "Envelope",
+    "Gap",
+    "Joined",
+    "Left",
     "Limit",
     "MissingExtra",
     "NoCurrentTask",
     "NotDurable",
     "PayloadError",
     "PayloadTooLarge",
+    "RemoteError",
+    "RequestTimeout",
     "ResultDecodeError",
     "ResultEncodeError",
     "ResultError",
@@ -81,6 +102,7 @@ __all__ = [
     "RetryRequested",
     "Schedule",
     "Signature",
+    "SlowListener",
     "State",
     "StreamQ",
     "StreamqError",
@@ -94,14 +116,26 @@ __all__ = [
     "UnknownTaskId",
     "WorkerDied",
     "Yields",
+    "agents",
     "by",
     "cron",
     "current",
     "every",
+    "presence",
     "task",
 ]
 
 _HOMES = {
+    "Channel": "channels.channel",
+    "Envelope": "channels.envelope",
+    "Gap": "channels.gaps",
+    "Agent": "agent.agent",
+    "AgentInfo": "agent.presence",
+    "Claim": "agent.claims",
+    "Joined": "agent.presence",
+    "Left": "agent.presence",
+    "agents": "agent.presence",
+    "presence": "agent.presence",
     "AsyncResult": "results",
     "Chunk": "streams",
     "ResultStream": "streams",

@@ -17,6 +17,8 @@ from streamq.channels.maker import ChannelMaker
 from streamq.config import Durability, Settings
 from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
+from streamq.events.handlers import Handlers
+from streamq.events.listening import Events
 from streamq.limits import Limit
 from streamq.queues import Queues
 from streamq.results import AsyncResult
@@ -101,6 +103,7 @@ class StreamQ:
         self.broker = Broker(self.settings)
         self.broadcast = Broadcast(self.settings, self.broker)
         self.channel = ChannelMaker(self.broadcast)
+        self.on = Handlers()
         self.include = (include,) if isinstance(include, str) else tuple(include)
         self.lifespan = lifespan
         self._own = Registry()
@@ -271,6 +274,11 @@ class StreamQ:
     def schedules(self) -> Schedules:
         """The schedules: to be added, looked at, paused, resumed, run or removed; workers fire them."""
         return Schedules(self.broker)
+
+    @property
+    def events(self) -> Events:
+        """The events of tasks and workers, to be listened to."""
+        return Events(self.broker, self.broker.keys)
 
     def close(self) -> None:
         """Close the connections that threads use. The app can be used again."""

@@ -10,8 +10,11 @@ from typing import Any, Generic, Self, TypeVar, overload
 
 from streamq.broker.caller import Broker
 from streamq.broker.records import UNKNOWN, Record
+from streamq.channels.listener import Listener
 from streamq.codec import ResultCodec, decode_plain, type_name
 from streamq.errors import ResultTimeout, TaskCancelled, TaskExpired, TaskFailed, UnknownTaskId
+from streamq.events.kinds import Event
+from streamq.events.of_task import TaskListener
 from streamq.lifecycle import State
 from streamq.progress import check_progress
 from streamq.streams import ResultStream, Yields
@@ -196,6 +199,21 @@ class AsyncResult(Generic[R]):
         """
         codec = self._codec.chunks if self._codec else None
         return ResultStream(self._broker, self.id, self.queue, codec, self._failure, after=after, timeout=timeout)
+
+    def events(self, timeout: float | None = None) -> Listener[Event]:
+        """Hear what happens to the task, until it has ended: ``async for event in result.events()``, or ``for``.
+
+        The last event says how it ended, also if that was not heard; of a task that has ended already it is the only
+        one. Others may be missing if the connection is lost.
+
+        Args:
+            timeout: seconds to wait for something new at most; None waits for as long as it takes.
+
+        Returns:
+            The listener. Its steps raise `UnknownTaskId` if there is no record of this id, `ResultTimeout`, and
+            `BrokerError`.
+        """
+        return TaskListener(self._broker, self.id, self.queue, self._failure, timeout=timeout)
 
     def progress(self, fraction: float, text: str = "") -> bool:
         """Say how far the task is, from anywhere: the last one who says so counts, and listeners are told.

@@ -9,12 +9,13 @@ import importlib
 import inspect
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from streamq import StreamQ
 from streamq._redis.connections import SyncConnection
 from tests import servers
 from tests.nodes import Node
@@ -22,7 +23,7 @@ from tests.workers import Worker, until
 
 _LEVELS = tuple(f":stream:{level}" for level in range(10))
 _SCHEDULES = (":schedule", ":schedules", ":fired", ":declared")
-_PERMANENT = (":queues", *_LEVELS, *_SCHEDULES, ":stream:returned", ":dead", ":delayed", ":paused")
+_PERMANENT = (":queues", *_LEVELS, *_SCHEDULES, ":stream:returned", ":dead", ":delayed", ":paused", ":channels")
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -73,6 +74,13 @@ def any_server(request: pytest.FixtureRequest, _servers: servers.Servers) -> str
 
 
 @pytest.fixture
+async def app(server_url: str) -> AsyncIterator[StreamQ]:
+    """Give an app without tasks; what it has opened is closed at the end."""
+    async with StreamQ(server_url) as opened:
+        yield opened
+
+
+@pytest.fixture
 def connection(request: pytest.FixtureRequest) -> Iterator[SyncConnection]:
     """Connect to the server of the test, which is empty at first, and must be left in order."""
     url = request.getfixturevalue("server_url")
@@ -95,12 +103,15 @@ def server_url(request: pytest.FixtureRequest, _servers: servers.Servers) -> Ite
 
 
 def _strays(connection: SyncConnection) -> list[str]:
-    """Find keys that nobody will ever delete: no time to live, not permanent, and no task that is still to end."""
+    """Find keys that nobody will ever delete: no time to live, not permanent, and no task that is still to end.
+
+    What a channel keeps has a time to live, unless its `max_age` is None: tests call such a channel ``forever``.
+    """
     run = connection.client.execute_command
     found = []
     for key in run("KEYS", "*"):
         name = key.decode()
-        if name.endswith(_PERMANENT) or run("PTTL", key) != -1:
+        if name.endswith(_PERMANENT) or ":channel:{forever" in name or run("PTTL", key) != -1:
             continue
         if ":task:" in name and run("HGET", key, "state") in (b"queued", b"delayed", b"held"):
             continue

@@ -236,6 +236,14 @@ class AsyncConnection:
         return result
 
     async def _run_each_once(self, calls: Sequence[Call[T]]) -> list[T | BrokerError]:
+        if len(calls) == 1:  # a pipeline costs more
+            try:
+                answer: T | BrokerError = await self._run_once(calls[0])
+            except BrokerUnavailable:
+                raise
+            except BrokerError as error:
+                answer = error
+            return [answer]
         try:
             replies = await self._pipe(call.words for call in calls)
             missing = [n for n, reply in enumerate(replies) if isinstance(reply, NoScriptError)]

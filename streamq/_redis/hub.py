@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import socket
 import threading
 import time
 from collections import deque
@@ -73,7 +74,7 @@ class Sink(Protocol):
         """The server is away, or cannot be reached; `joined` follows when it is there again."""
 
     def refused(self, error: BrokerError) -> None:
-        """The server does not allow this subscription; nothing will come of it."""
+        """Nothing more will come: the server does not allow this subscription, or the app was closed."""
 
 
 class Lines(Protocol):
@@ -151,11 +152,14 @@ class Hub:
                 self._send([(kind.end, topic.name)], [topic.name])
 
     def close(self) -> None:
-        """Stop listening; the thread ends and its socket is closed."""
+        """Stop listening; the thread ends and its socket is closed. Those who hear are told that nothing more comes."""
         self._closing.set()
         with self._lock:
             self._send([(b"PING",)], [None])  # wakes the thread
             thread, self._thread = self._thread, None
+            sinks = [sink for topic in self._every_topic() for sink in topic.sinks]
+        for sink in sinks:
+            sink.refused(BrokerUnavailable("the app was closed while this was listening"))
         if thread is not None and thread is not threading.current_thread():
             thread.join(timeout=_LOOK_SECONDS * 2)
 
@@ -169,9 +173,16 @@ class Hub:
         if self._socket is None or not commands:
             return
         self._asked.extend(due)
-        with contextlib.suppress(*_FAILURES):  # the thread that reads finds out too
-            packed = b"".join(part for words in commands for part in self._socket.pack_command(*words))
-            self._socket.send_packed_command([packed], check_health=False)
+        packed = b"".join(part for words in commands for part in self._socket.pack_command(*words))
+        # redis-py would close the socket when sending fails, under the thread that reads.
+        line = self._socket._sock  # noqa: SLF001
+        if line is None:  # that thread has closed it
+            return
+        try:
+            line.sendall(packed)
+        except OSError:
+            with contextlib.suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)  # so that it finds out
 
     # ---- what is read, by the hub's own thread
 

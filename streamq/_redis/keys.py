@@ -124,6 +124,9 @@ class Keys:
         beacon: channel to which all are subscribed who listen to events, so that the server knows whether anybody does;
             nothing is ever published on it. Scripts know its name.
         worker_log: stream in which the events of workers are kept; None: no events are kept.
+        presence: of agents: sorted set of instances by the time until which they are there, Redis time in ms; hash of
+            who they are; and hash of how many changes of that were told.
+        claim: gives the key of a claim from its name; it has a time to live.
     """
 
     def __init__(self, namespace: str, *, durable_events: bool = False) -> None:
@@ -136,6 +139,9 @@ class Keys:
 
         self.channels = f"{namespace}:channels"
         self.channel = lru_cache(maxsize=1024)(self._channel)
+        base = f"{namespace}:agents:{{presence}}"
+        self.presence = (f"{base}:seen", f"{base}:info", f"{base}:told")
+        self.claim: Callable[[str], str] = f"{namespace}:claim:".__add__
 
     def _channel(self, name: str) -> ChannelKeys:
         return ChannelKeys(self.namespace, name)

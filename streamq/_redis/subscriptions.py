@@ -1,4 +1,4 @@
-"""Pub/Sub: one listener that wakes waiting results, and plain subscriptions.
+"""Pub/Sub: what wakes waiting results, and the signals of workers.
 
 Pub/Sub loses messages without an error, so nothing here is believed: it only says when to look.
 """
@@ -10,12 +10,11 @@ import contextlib
 import random
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from typing import Any
 
 from redis.exceptions import RedisError
 
 from streamq._redis.cluster_hub import ClusterHub
-from streamq._redis.connections import AsyncConnection, SyncConnection
+from streamq._redis.connections import AsyncConnection
 from streamq._redis.hub import Hub, Kind
 from streamq.errors import BrokerError
 
@@ -80,37 +79,6 @@ def _wake(wakes: Sequence[Callable[[], object]]) -> None:
     for wake in wakes:
         with contextlib.suppress(RuntimeError):  # the event loop that waited has been closed
             wake()
-
-
-def messages(connection: SyncConnection, pattern: str, beacon: str) -> Iterator[tuple[str, bytes] | BrokerError | None]:
-    """Listen to all channels that match `pattern`, for ever; subscribe again after a failure.
-
-    Who publishes knows by the subscription to `beacon` that somebody listens.
-
-    Yields:
-        The channel and data of a message; None at each (re)subscription; the error when the server is away.
-    """
-    pubsub: Any = connection.client.pubsub()  # type: ignore[no-untyped-call]
-    try:
-        while True:
-            try:
-                if not pubsub.subscribed:
-                    pubsub.subscribe(beacon)
-                    pubsub.psubscribe(pattern)
-                message = pubsub.get_message(timeout=1.0)
-            except _FAILURES as error:
-                pubsub.reset()
-                yield connection.failed(error)
-                threading.Event().wait(_BACKOFF_SECONDS)
-                continue
-            if message is None:
-                continue
-            if message["type"] == "psubscribe":
-                yield None
-            elif message["type"] == "pmessage":
-                yield message["channel"].decode("utf-8", "backslashreplace"), message["data"]
-    finally:
-        pubsub.close()
 
 
 async def heard(

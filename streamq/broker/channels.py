@@ -52,7 +52,8 @@ class Published(NamedTuple):
 
     Attributes:
         heard: how many connections heard it; in a Redis Cluster, of those to the same node.
-        entry: its place in the log of a durable channel; None: it was not kept.
+        entry: its place in the log of a durable channel; None: it was not kept, or was sent again after so many others
+            that its place is not known.
         is_first: the log was empty before; its name is to be noted.
     """
 
@@ -84,13 +85,20 @@ def publish(keys: ChannelKeys, data: bytes, *, sharded: bool) -> Call[Published]
 
 
 def append(
-    keys: ChannelKeys, data: bytes, session: str, sequence: int, retention: Retention, *, sharded: bool
+    keys: ChannelKeys,
+    data: bytes,
+    session: str,
+    sequence: int,
+    retention: Retention,
+    *,
+    sharded: bool,
+    listed: bool = True,
 ) -> Call[Published]:
     """Put a message into the log of a channel and publish it; sending that again puts and publishes nothing more."""
 
     def read(reply: list[Any]) -> Published:
         entry, heard, is_first = reply
-        return Published(heard, entry.decode(), bool(is_first))
+        return Published(heard, entry.decode() or None, bool(is_first) and listed)
 
     command = "SPUBLISH" if sharded else "PUBLISH"
     words = (keys.told(sharded=sharded), command, data, sequence, retention.length or 0, retention.age_ms)

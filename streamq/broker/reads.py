@@ -1,19 +1,17 @@
-"""The broker as those see it who only look: calls that change nothing, and the channels of events."""
+"""The broker as those see it who only look: calls that change nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from streamq._redis.connections import SyncConnection
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, load
-from streamq._redis.subscriptions import messages
 from streamq.broker import calls
 from streamq.broker.records import UNKNOWN, Record
 from streamq.broker.walking import Steps, complete
 from streamq.config import LEVELS, Settings
-from streamq.errors import BrokerError
 from streamq.lifecycle import State
 
 T = TypeVar("T")
@@ -132,20 +130,5 @@ def find(settings: Settings, task_id: str) -> tuple[str | None, Record]:
     connection = SyncConnection(settings.url)
     try:
         return complete(connection, find_record(Keys(settings.namespace), task_id))
-    finally:
-        connection.close()
-
-
-def listen(
-    settings: Settings, *, queue: str = "*", task: str = "*", event: str = "*"
-) -> Iterator[tuple[str, bytes] | BrokerError | None]:
-    """Listen to the channels of events that match these patterns, for ever.
-
-    Yields:
-        As `subscriptions.messages`.
-    """
-    keys, connection = Keys(settings.namespace), SyncConnection(settings.url)
-    try:
-        yield from messages(connection, keys.events(queue=queue, task=task, event=event), keys.beacon)
     finally:
         connection.close()

@@ -88,13 +88,21 @@ class Buffer:
         topics: so many names are subscribed.
         signal: is set when there is something to take out.
         origin: names the session that a message is of, by its data; of each the last that was dropped is kept.
+        needle: what does not hold these bytes is not for this listener.
 
     Raises:
         ConfigError: the size or the policy cannot be used.
     """
 
     def __init__(
-        self, size: int, when_full: WhenFull, topics: int, signal: Signal, origin: Callable[[bytes], bytes]
+        self,
+        size: int,
+        when_full: WhenFull,
+        topics: int,
+        signal: Signal,
+        origin: Callable[[bytes], bytes],
+        *,
+        needle: bytes = b"",
     ) -> None:
         if not is_whole(size) or size < 1:
             raise ConfigError(f"buffer must be a whole number of messages, 1 or more, not {size!r}")
@@ -107,6 +115,7 @@ class Buffer:
         self._to_join = topics
         self._signal = signal
         self._origin = origin
+        self._needle = needle
         self._items: deque[Heard | Missing] = deque()
         self._room = threading.Condition()
         self._is_closed = False
@@ -123,8 +132,13 @@ class Buffer:
 
     def take(self, channel: bytes, data: bytes) -> None:
         """Put a message in; the policy says what follows if there is no room."""
+        if self._needle not in data:
+            return
         with self._room:
             self.counts.received += 1
+            if self.failure is not None:
+                self.counts.dropped += 1
+                return
             if len(self._items) >= self._size and not self._make_room(channel, data):
                 return
             self._items.append((channel, data))
@@ -168,9 +182,9 @@ class Buffer:
                 self._drop(last, channel, data)
                 return False
             case "disconnect":
-                if self.failure is None:
-                    self.failure = SlowListener(f"this listener is {len(self._items)} messages behind: disconnected")
+                self.failure = SlowListener(f"this listener is {len(self._items)} messages behind: disconnected")
                 self.counts.dropped += 1
+                self._signal.set()
                 return False
             case _:
                 if not self._room.wait_for(self._has_room, _BLOCK_SECONDS):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -32,11 +30,6 @@ BUFFER = 1000  # messages
 LEASE_SECONDS = 30.0
 
 
-def default_sender() -> str:
-    """Name this process as a sender: its host and process id."""
-    return f"{socket.gethostname()}-{os.getpid()}"
-
-
 class Channel(Generic[T]):
     """A name under which processes tell each other things; made by ``app.channel(...)``.
 
@@ -50,6 +43,7 @@ class Channel(Generic[T]):
         retention: how much of a durable channel is kept.
         sharded: it is published to one node of a Redis Cluster, and not to all; it cannot be heard by a pattern.
         sender: who publishes by it; by default the host and the process id.
+        listed: its name is noted if it is durable, for those who look at all of them; not so if it is only for a while.
 
     Raises:
         ConfigError: one of them cannot be used.
@@ -65,6 +59,7 @@ class Channel(Generic[T]):
         retention: Retention | None = None,
         sharded: bool = False,
         sender: str | None = None,
+        listed: bool = True,
     ) -> None:
         self.is_pattern = any(sign in name for sign in "*?") if isinstance(name, str) else False
         self.name = check_channel(name, pattern=self.is_pattern)
@@ -72,11 +67,17 @@ class Channel(Generic[T]):
             raise ConfigError(f"channel {name}: a pattern cannot be durable or sharded")
         self.durable = durable
         self.sharded = sharded
-        self.sender = default_sender() if sender is None else sender
+        self._sender = sender
+        self._listed = listed
         self._retention = retention or Retention()
         self._broadcast = broadcast
         self._keys = broadcast.keys.channel(name)
         self._codec: EnvelopeCodec[T] = EnvelopeCodec(kind, name, broadcast.settings.max_message)
+
+    @property
+    def sender(self) -> str:
+        """Who publishes by it."""
+        return self._broadcast.sender if self._sender is None else self._sender
 
     def __repr__(self) -> str:
         return f"<channel {self.name}>"
@@ -141,7 +142,8 @@ class Channel(Generic[T]):
             data = self._codec.encode(envelope)
             if not self.durable:
                 return calls.publish(self._keys, data, sharded=self.sharded)
-            return calls.append(self._keys, data, place.session, place.sequence, self._retention, sharded=self.sharded)
+            numbered = (self._keys, data, place.session, place.sequence, self._retention)
+            return calls.append(*numbered, sharded=self.sharded, listed=self._listed)
 
         return make
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Generic, NotRequired, TypeVar
 
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
@@ -34,7 +35,7 @@ class Envelope(Generic[T]):
         expires_ms: when it is of no use any more, by the sender's clock, Unix time in ms.
         entry: its place in the log of a durable channel.
         number: its number in that log, from 1.
-        deliveries: how often it was handed to a consumer of its group, this time counted.
+        deliveries: how often it was handed to a consumer of its group and not given back, this time counted.
     """
 
     payload: T
@@ -87,6 +88,12 @@ def _reader(kind: Any) -> Callable[[bytes], dict[str, Any]]:
     return adapter.validate_json
 
 
+@cache
+def _any_reader() -> Callable[[bytes], dict[str, Any]]:
+    """Make once what many channels need: it takes a while."""
+    return _reader(Any)
+
+
 class EnvelopeCodec(Generic[T]):
     """Encodes and decodes the messages of channels with one type of payload.
 
@@ -104,7 +111,7 @@ class EnvelopeCodec(Generic[T]):
         self._most = most
         only = inspect.Parameter("payload", inspect.Parameter.POSITIONAL_ONLY, annotation=kind)
         try:
-            self._read = _reader(kind)
+            self._read = _any_reader() if kind is Any else _reader(kind)
             self._check: Callable[[Any], Any] | None = None
             if kind is not Any:
                 self._check = call_adapter(name, [only]).validate_python
@@ -123,11 +130,19 @@ class EnvelopeCodec(Generic[T]):
             if self._check is not None:
                 value = self._check([value])[0][0]
             said = {
-                name: found
-                for name in ("sender", "type", "channel", "time_ms", "session", "sequence", *_OPTIONAL)
-                if (found := getattr(envelope, name)) is not None
+                "id": envelope.id,
+                "sender": envelope.sender,
+                "type": envelope.type,
+                "channel": envelope.channel,
+                "time_ms": envelope.time_ms,
+                "session": envelope.session,
+                "sequence": envelope.sequence,
             }
-            data = encode_value({"id": envelope.id, **said, "payload": value})
+            for name in _OPTIONAL:
+                if (found := getattr(envelope, name)) is not None:
+                    said[name] = found
+            said["payload"] = value
+            data = encode_value(said)
         except ValidationError as error:
             raise EncodeError(
                 f"channel {self._name}: the message does not fit: {explain(error, ['payload'], 'field')}"

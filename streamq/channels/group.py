@@ -12,7 +12,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar
 
 from streamq._redis.hub import Kind
@@ -28,12 +28,13 @@ from streamq.channels.listener import Listener, Pause, Steps, insist
 from streamq.channels.readers import Complaints, kept_message
 from streamq.channels.renewing import Renewer
 from streamq.channels.signal import Signal
-from streamq.errors import BrokerError, BrokerReset
+from streamq.errors import BrokerError, BrokerReset, BrokerUnavailable
 
 T = TypeVar("T")
 
 _log = logging.getLogger("streamq.channels")
 _LOOK_SECONDS = 5.0  # after which a wake-up that got lost has cost no more
+_PAUSE_SECONDS = 1.0  # before a log that cannot be read is looked at again
 _CLAIM_MOST = 100
 
 
@@ -53,7 +54,8 @@ class _WakeUp:
         pass  # reading finds out by itself
 
     def refused(self, error: BrokerError) -> None:
-        _log.warning("a group is not woken, and looks every %g s: %s", _LOOK_SECONDS, error)
+        if not isinstance(error, BrokerUnavailable):  # else the app was closed
+            _log.warning("a group is not woken, and looks every %g s: %s", _LOOK_SECONDS, error)
 
 
 class _Held:
@@ -121,6 +123,8 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         self._given: list[str] = []  # are handled, and to be acknowledged
         self._cursor = "0-0"
         self._next_sweep = 0.0
+        self._has_all = False  # that was there when it read last, and it is woken when there is more
+        self._is_finishing = False
 
     def _start(self) -> Callable[[], object]:
         hub, kind, channel = self._reach.hub, self._kind, self._keys.told(sharded=self._kind is Kind.SHARD)
@@ -144,35 +148,42 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         if self._ready:
             return []
         yield from self._acknowledge()
-        return None if self._is_closed else (yield from self._more())
+        return None if self._is_over else (yield from self._more())
+
+    @property
+    def _is_over(self) -> bool:
+        return self._is_finishing or self._is_closed
 
     def _more(self) -> Steps[Envelope[T] | Gap]:
-        while True:
+        found: list[Envelope[T] | Gap] = []
+        while not found and not self._is_over:
+            if self._has_all and not self._signal.is_set:
+                wait = min(_LOOK_SECONDS, self._next_sweep - time.monotonic())
+                yield Pause(max(wait, 0.01))
             self._signal.clear()
-            found = (yield from self._sweep()) or (yield from self._fetch())
-            if found or self._is_closed:
-                return found
-            wait = min(_LOOK_SECONDS, self._next_sweep - time.monotonic())
-            yield Pause(max(wait, 0.01))
+            self._has_all = False
+            try:
+                found = (yield from self._sweep()) or (yield from self._fetch()) or []
+            except BrokerReset as error:  # something else lies there by now
+                _log.warning("the log of channel %s cannot be read: %s", self._keys.name, error)
+                self._has_all = True
+                self._next_sweep = time.monotonic() + _PAUSE_SECONDS
+        return found
 
     def _acknowledge(self) -> Steps[Envelope[T] | Gap]:
         done = list(self._given)
         if done:
+            self._drop(done)  # first: a renewal that is under way would take what is acknowledged for lost
             yield from insist(calls.ack(self._keys, self._group, self.name, done))
             self._given = self._given[len(done) :]
-            self._drop(done)
         return []
 
     def _fetch(self) -> Steps[Envelope[T] | Gap]:
         call = calls.fetch(
             self._keys, self._group, self.name, count=self._prefetch, start=self._from, retention=self._retention
         )
-        try:
-            batch: Batch = yield from insist(call)
-        except BrokerReset as error:  # something else lies there, or it has just been removed
-            _log.warning("the log of channel %s cannot be read: %s", self._keys.name, error)
-            yield Pause(1.0)
-            return []
+        batch: Batch = yield from insist(call)
+        self._has_all = len(batch.kept) < self._prefetch
         return self._take(batch)
 
     def _sweep(self) -> Steps[Envelope[T] | Gap]:
@@ -191,7 +202,8 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         self._cursor = batch.cursor
         if batch.cursor == "0-0":
             self._next_sweep = time.monotonic() + self._held.renewal_seconds
-        return self._take(batch)
+        # While Redis was away nothing was renewed: what this member still has in its hands is not to come twice.
+        return self._take(batch._replace(kept=[kept for kept in batch.kept if kept.entry not in self._held.entries]))
 
     def _take(self, batch: Batch) -> list[Envelope[T] | Gap]:
         found: list[Envelope[T] | Gap] = []
@@ -236,6 +248,19 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
             self._held.entries -= set(entries)
             self._held.gone -= set(entries)
 
+    @contextlib.contextmanager
+    def _dropped(self, entries: list[str]) -> Iterator[None]:
+        """Renew them no more, unless they cannot be acknowledged."""
+        with self._held.lock:
+            held = self._held.entries & set(entries)
+        self._drop(entries)
+        try:
+            yield
+        except BaseException:
+            with self._held.lock:
+                self._held.entries |= held
+            raise
+
     def has(self, message: Envelope[T]) -> bool:
         """Tell whether a message is still this member's, as far as is known; its lease may have run out."""
         return message.entry in self._held.entries
@@ -250,18 +275,21 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
             BrokerError: Redis does not do what is asked; acknowledging again is safe.
         """
         entries = [message.entry for message in messages if message.entry is not None]
-        lost = await self._reach.on_loop.run(calls.ack(self._keys, self._group, self.name, entries))
-        self._drop(entries)
-        return not lost
+        with self._dropped(entries):
+            return not await self._reach.on_loop.run(calls.ack(self._keys, self._group, self.name, entries))
 
     def ack_sync(self, *messages: Envelope[T]) -> bool:
         """Acknowledge messages from a thread, as `ack` does."""
         entries = [message.entry for message in messages if message.entry is not None]
-        lost = self._reach.sync.run(calls.ack(self._keys, self._group, self.name, entries))
-        self._drop(entries)
-        return not lost
+        with self._dropped(entries):
+            return not self._reach.sync.run(calls.ack(self._keys, self._group, self.name, entries))
 
     # ---- the end
+
+    def finish(self) -> None:
+        """Take nothing more; what was given before can still be acknowledged. Whoever waits comes to the end."""
+        self._is_finishing = True
+        self._signal.set()
 
     def close(self) -> None:
         """Take nothing more; what is handled is acknowledged, and the rest given back to the group."""

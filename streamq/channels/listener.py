@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import weakref
 from abc import ABC, abstractmethod
@@ -20,6 +21,8 @@ from streamq.errors import BrokerError, BrokerUnavailable
 
 T = TypeVar("T")
 I = TypeVar("I")  # noqa: E741 - an item
+
+_log = logging.getLogger("streamq.channels")
 
 _AT_A_TIME = 100
 _PAUSE_SECONDS = 1.0  # at most, before a server that is away is asked again
@@ -222,20 +225,29 @@ class LiveListener(Listener[I]):
         reader: makes items of what comes.
         buffer: so many messages may wait.
         when_full: what becomes of one more.
+        needle: what does not hold these bytes is not for this listener.
 
     Raises:
         ConfigError: the size of the buffer, or the policy, cannot be used.
     """
 
     def __init__(
-        self, reach: Reach, topics: list[tuple[Kind, str]], reader: Reader[I], *, buffer: int, when_full: WhenFull
+        self,
+        reach: Reach,
+        topics: list[tuple[Kind, str]],
+        reader: Reader[I],
+        *,
+        buffer: int,
+        when_full: WhenFull,
+        needle: bytes = b"",
     ) -> None:
         super().__init__(reach)
         self._topics = topics
         self._reader = reader
         self._when_full = when_full
-        self._buffer = Buffer(buffer, when_full, len(topics), self._signal, reader.origin)
+        self._buffer = Buffer(buffer, when_full, len(topics), self._signal, reader.origin, needle=needle)
         self.counts = self._buffer.counts
+        self._told: BrokerError | None = None  # what was said to be in the way
 
     def _start(self) -> Callable[[], object]:
         # One that may hold up its connection has one of its own.
@@ -268,15 +280,22 @@ class LiveListener(Listener[I]):
         while not len(self._buffer):
             self._signal.clear()
             if self._buffer.failure is not None:
+                self.close()
                 raise self._buffer.failure
             if self._is_closed:
                 return None
+            self._tell_of(self._buffer.trouble)
             if not len(self._buffer):
                 yield Pause()
         items: list[I] = []
         for item in self._buffer.take_out(_AT_A_TIME):
             items += self._reader.missing(item) if isinstance(item, Missing) else self._reader.read(*item, self.counts)
         return items
+
+    def _tell_of(self, trouble: BrokerError | None) -> None:
+        if trouble is not None and trouble is not self._told:
+            _log.info("lost the connection: %s; trying again", trouble)
+        self._told = trouble
 
     async def aclose(self) -> None:
         """Hear no more."""

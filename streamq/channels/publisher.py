@@ -93,7 +93,11 @@ class _Lane:
     async def _send_batch(self, batch: list[tuple[Call[Published], asyncio.Future[Published]]]) -> None:
         replies: list[Published | BrokerError]
         try:
-            replies = await self._reach.on_loop.run_each([call for call, _ in batch])
+            if len(batch) == 1:  # without a pipeline it is there earlier
+                published = await self._reach.on_loop.run(batch[0][0])
+                replies = [published]
+            else:
+                replies = await self._reach.on_loop.run_each([call for call, _ in batch])
         except BrokerError as error:
             replies = [type(error)(*error.args) for _ in batch]
         except asyncio.CancelledError:

@@ -23,9 +23,14 @@ _QUIET_SECONDS = 60.0  # after a complaint about a channel
 
 
 class Complaints:
-    """Logs what is no message, once a minute for each channel."""
+    """Logs what is no message, once a minute for each channel.
 
-    def __init__(self) -> None:
+    Args:
+        what: it is not.
+    """
+
+    def __init__(self, what: str = "message") -> None:
+        self._what = what
         self._next: dict[str, float] = {}
 
     def skip(self, channel: str, reason: str, counts: Counts) -> None:
@@ -34,7 +39,9 @@ class Complaints:
         now = time.monotonic()
         if now >= self._next.get(channel, 0.0):
             self._next[channel] = now + _QUIET_SECONDS
-            _log.warning("skipped what is no message of channel %s: %s (%d so far)", channel, reason, counts.unreadable)
+            _log.warning(
+                "skipped what is no %s on channel %s: %s (%d so far)", self._what, channel, reason, counts.unreadable
+            )
 
 
 def session_of(data: bytes) -> bytes:
@@ -87,9 +94,9 @@ class LiveReader(Reader[Envelope[T] | Gap]):
 
     def missing(self, gap: Missing) -> list[Envelope[T] | Gap]:
         """Say that the connection was lost, or of whom messages were dropped."""
-        if gap.reason == "reconnected" or not gap.last:
-            return self._told(Gap(gap.reason, gap.dropped or None, since=moment(gap.since), after=self._last_entry))
         found: list[Envelope[T] | Gap] = []
+        if gap.reason == "reconnected":  # what was dropped beside it is told of by itself
+            found += self._told(Gap("reconnected", since=moment(gap.since), after=self._last_entry))
         for (channel, session), (dropped, data) in gap.last.items():
             try:
                 last = self._codec.decode(data)

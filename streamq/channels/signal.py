@@ -12,8 +12,7 @@ from collections.abc import Callable
 class _Bell:
     """Wakes what waits on one event loop: all whose turn it is with one call of the loop, which is a system call."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._call: Callable[[Callable[[], None]], object] = loop.call_soon_threadsafe
+    def __init__(self) -> None:
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_rung = False
 
@@ -22,7 +21,7 @@ class _Bell:
         if not self._is_rung:
             self._is_rung = True
             try:
-                self._call(self._wake)
+                future.get_loop().call_soon_threadsafe(self._wake)  # holds no loop, which could never go then
             except RuntimeError:  # the loop has been closed
                 self._waiting.clear()
 
@@ -43,6 +42,11 @@ class Signal:
     def __init__(self) -> None:
         self._is_set = False
         self._wake: Callable[[], object] | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """It has been set since it was cleared."""
+        return self._is_set
 
     def set(self) -> None:
         """Wake the one who waits, or who will wait next."""
@@ -68,7 +72,7 @@ class Signal:
         loop = asyncio.get_running_loop()
         bell = _bells.get(loop)
         if bell is None:
-            bell = _bells[loop] = _Bell(loop)
+            bell = _bells[loop] = _Bell()
         future = loop.create_future()
         self._wake = lambda: bell.ring(future)
         if self._is_set:

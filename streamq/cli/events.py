@@ -2,29 +2,28 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamq.cli.options import (
+    Age,
     in_one_line,
     json_option,
-    naming_the_server,
+    opened_app,
     print_any_text,
     server_options,
-    settings_of,
     to_json,
 )
+from streamq.cli.printing import ending_cleanly, say, telling_of_trouble
+from streamq.config import display_url
 
 if TYPE_CHECKING:
-    from streamq.config import Settings
-    from streamq.events import Event, Wanted
+    from streamq.channels.gaps import Gap
+    from streamq.events import Event
 
 _COLOURS: Mapping[str, Mapping[str, Any]] = {
     "task.started": {"fg": "cyan"},
@@ -51,6 +50,7 @@ _COLOURS: Mapping[str, Mapping[str, Any]] = {
 )
 @click.option("--task", "tasks", multiple=True, metavar="NAME", help="Only those of this task; may be given again.")
 @click.option("--queue", "queues", multiple=True, metavar="NAME", help="Only those of this queue; may be given again.")
+@click.option("--since", type=Age(), help="Begin with those of the last 90s, 30m, 2h, 1d, if the app keeps its events.")
 @click.option("--count", type=click.IntRange(1), help="End after so many.")
 @json_option("Print one JSON object a line.")
 @server_options
@@ -59,6 +59,7 @@ def command(
     types: tuple[str, ...],
     tasks: tuple[str, ...],
     queues: tuple[str, ...],
+    since: float | None,
     count: int | None,
     url: str,
     namespace: str,
@@ -68,47 +69,34 @@ def command(
 
     Tasks are queued, delayed, held (they wait for their turn), started, retried (an attempt failed, and there will be
     another), succeeded, failed, reclaimed (from a worker that died), dead (moved to the dead letters), cancelled, or
-    expired (not begun in time). Workers are online, send a heartbeat, are offline. TYPE and NAME may hold * and ?.
+    expired (not begun in time), or make progress. Workers are online, send a heartbeat, are offline. TYPE and NAME may
+    hold * and ?.
 
     Events of all databases of the server are printed: Pub/Sub knows no database numbers.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways to end it are one
-    try:
-        from streamq.events import Wanted  # noqa: PLC0415 - --help must answer quickly
+    from streamq.channels.gaps import Gap  # noqa: PLC0415 - --help must answer quickly
 
-        print_any_text()
-        wanted = Wanted(types, tasks, queues)
+    print_any_text()
+    with ending_cleanly(), opened_app(url, namespace) as app:
         columns = _Columns()
-        for event in islice(_follow(settings_of(url, namespace), wanted), count):
-            click.echo(to_json(event.to_dict()) if as_json else columns.line(event))  # echo flushes
-    except KeyboardInterrupt:
-        pass
-    except BrokenPipeError:
-        # Nobody reads any more. Python would complain when it flushes what is left at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        left = count
+        listener = app.events.listen(types=types, tasks=tasks, queues=queues, since=since)
+        with telling_of_trouble(), listener:
+            say(f"listening to {display_url(url)}, namespace {namespace}")
+            for event in listener:
+                if isinstance(event, Gap):
+                    say(_missing(event))
+                    continue
+                click.echo(to_json(event.to_dict()) if as_json else columns.line(event))  # echo flushes
+                left = None if left is None else left - 1
+                if left == 0:
+                    break
 
 
-def _follow(settings: Settings, wanted: Wanted) -> Iterator[Event]:
-    """Give the events, and say on standard error what stands in their way."""
-    from streamq.events import Connected, Lost, Unreadable, listen  # noqa: PLC0415 - --help must answer quickly
-
-    with naming_the_server(settings) as server:
-        for heard in listen(settings, wanted):
-            match heard:
-                case Connected(again=False):
-                    _say(f"listening to {server}, namespace {settings.namespace}")
-                case Connected():
-                    _say("the server is back; events from the time between are lost")
-                case Lost(error):
-                    _say(f"lost the connection: {error}; trying again")
-                case Unreadable(channel, reason):
-                    _say(in_one_line(f"skipped a message on {channel} that is no event: {reason}"))
-                case event:
-                    yield event
-
-
-def _say(text: str) -> None:
-    click.echo(f"streamq: {text}", err=True)
+def _missing(gap: Gap) -> str:
+    if gap.reason == "reconnected":
+        return "the server is back; events from the time between are lost"
+    return f"{gap.missed} events were dropped: they came faster than they are printed"
 
 
 class _Columns:

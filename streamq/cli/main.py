@@ -11,16 +11,21 @@ from streamq import __version__
 from streamq.errors import StreamqError
 
 _COMMANDS = {
+    "agents": "Show which agents are there.",
     "beat": "Not needed: workers fire the schedules. Says how.",
     "call": "Enqueue a task by its name.",
     "cancel": "Cancel tasks that have not ended.",
+    "channels": "Show the channels, who listens, and what they keep.",
     "dead": "Show, redrive or purge dead letters.",
     "demo": "Watch real work survive the kill of a worker.",
     "doctor": "Tell whether a server is fit for streamq.",
     "events": "Print what happens, live.",
+    "listen": "Call the handlers of an app when something happens.",
+    "publish": "Publish messages on a channel.",
     "queues": "Show the queues and what waits in them.",
     "result": "Show the state and the result of a task.",
     "schedule": "Show, run, pause or remove schedules.",
+    "subscribe": "Print what is published on channels, live.",
     "worker": "Run tasks.",
 }
 

@@ -24,7 +24,7 @@ from tests.chaos.report import Report
 from tests.chaos.server import Server
 from tests.proxy import Fault, Proxy
 
-_NETWORK = {
+NETWORK = {
     Fault.BEFORE: "connection reset",
     Fault.AFTER: "reply dropped",
     Fault.DELAY: "reply delayed",
@@ -160,8 +160,8 @@ class Stage:
         ended = Counter(found[task_id]["state"] for task_id in ids if task_id not in lost)
         for passed in self.proxy.passed:
             if passed.fault:
-                self.faults[_NETWORK[passed.fault]] += 1
-        report = Report(case.row, case.seed, case.server, _versions(self.server.version), self.faults)
+                self.faults[NETWORK[passed.fault]] += 1
+        report = Report(case.row, case.seed, case.server, versions(self.server.version), self.faults)
         report.tasks, report.lost = len(ids), len(lost)
         report.executed_again = len({task_id for (task_id, _), count in runs.items() if count > 1})
         report.committed_again = sum(count > 1 for count in commits.values())
@@ -185,7 +185,7 @@ class Stage:
         return report
 
 
-def _versions(server_version: str) -> dict[str, str]:
+def versions(server_version: str) -> dict[str, str]:
     kind, _, number = server_version.partition(" ")
     return {
         "streamq": version("streamq"),

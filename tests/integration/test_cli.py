@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from streamq import StreamQ
 from streamq.broker import calls
 from streamq.message import Message
 from tests.workers import ROOT, until
@@ -120,7 +121,10 @@ def one_line(run):
 
 @pytest.mark.parametrize(
     "command",
-    ["", "call", "cancel", "dead", "dead list", "dead purge", "events", "queues", "queues move", "result", "worker"],
+    [
+        *("", "call", "cancel", "channels", "dead", "dead list", "dead purge", "events", "listen", "publish", "queues"),
+        *("queues move", "result", "subscribe", "worker"),
+    ],
 )
 def test_help_answers_without_heavy_imports(command):
     """Help is there at once, for nothing is imported that it does not need."""
@@ -420,7 +424,21 @@ def test_foreign_messages_are_skipped_and_told(basic, connection, listen):
     connection.client.execute_command("PUBLISH", "sq:events:default:x:failed", b"\xffnonsense")
     basic.add.using(task_id="good").delay(1, 1)
     listener.until_heard("task.queued", id="good")
-    assert "skipped a message on sq:events:default:x:failed that is no event: not JSON" in listener.errors
+    assert "skipped what is no event on channel sq:events:default:x:failed: not JSON" in listener.errors
+
+
+def test_events_of_the_past_are_printed_where_they_are_kept(server_url, listen):
+    with StreamQ(server_url, durable_events=True) as app:
+        app.broker.enqueue(Message("early", "a", "default", b"[]"))
+        listener = listen("--json", "--since", "1h")
+        listener.until_heard("task.queued", id="early")
+        connection_killed = app.broker.sync.client.execute_command("CLIENT", "KILL", "TYPE", "pubsub")
+        assert connection_killed == 1
+        listener.until_said("lost the connection")
+        app.broker.enqueue(Message("late", "a", "default", b"[]"))
+        listener.until_heard("task.queued", id="late")
+        assert [event["id"] for event in listener.events] == ["early", "late"]
+        assert "are lost" not in listener.errors
 
 
 def test_a_lost_connection_is_told_and_made_again(basic, connection, listen):

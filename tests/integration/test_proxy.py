@@ -40,7 +40,7 @@ def test_calls_pass(any_server, proxy, through, connection):
 def test_subscriptions_pass(proxy, connection):
     """What is published reaches a subscriber behind the proxy."""
     behind = SyncConnection(proxy.url)
-    pubsub = behind.pubsub()
+    pubsub = behind.client.pubsub()
     pubsub.subscribe("news")
     until(lambda: connection.client.execute_command("PUBLISH", "news", "good"))
     found = until(lambda: pubsub.get_message(ignore_subscribe_messages=True, timeout=1))

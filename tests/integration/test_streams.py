@@ -517,6 +517,7 @@ async def test_what_cannot_be_written_is_no_success(streaming, work, connection,
 async def test_progress_of_a_run(any_server, streaming, work, tmp_path, connection):
     """The last that is said counts, and stays when the task has ended; listeners hear of it."""
     pubsub = connection.client.pubsub()
+    pubsub.subscribe("sq:events:listening")
     pubsub.psubscribe("sq:events:default:tests.apps.streaming.advance:progress")
     async with work():
         result = await streaming.advance.adelay(tmp_path / "file")

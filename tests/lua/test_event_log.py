@@ -10,7 +10,7 @@ import pytest
 from streamq._redis.connections import SyncConnection
 from streamq._redis.keys import Keys
 from streamq.broker import batch, calls, cancels, event_log, letters, moving, schedules, turns, walking
-from streamq.events import TASK_EVENTS, read_event
+from streamq.events import TYPES, read_event
 from streamq.lifecycle import State
 from streamq.limits import Limit, rule_of
 from streamq.message import Lock, Message, Share, Terms
@@ -172,12 +172,14 @@ def test_without_durable_events_there_is_no_log(q, live):
 
 
 def test_no_kind_of_event_was_forgotten(kept):
-    """But for that a task has begun, of which its worker tells."""
+    """But for that a task has begun, of which its worker tells, and for how far it is."""
     kinds = set()
     for live in LIVES:
         kinds |= {kind for kind, _ in live(kept)}
         kept.redis("FLUSHALL")
-    assert kinds | {"started"} == set(TASK_EVENTS)
+    assert {f"task.{kind}" for kind in kinds} | {"task.started", "task.progress"} == {
+        kind for kind in TYPES if kind.startswith("task.")
+    }
 
 
 def test_what_comes_from_another_queue_is_in_the_log_of_the_new_one(kept):

@@ -7,7 +7,23 @@ from datetime import date
 from typing import Any, assert_type
 
 import streamq
-from streamq import AsyncResult, Chunk, Context, ResultStream, Schedule, Signature, StreamQ, Yields, by, cron, every
+from streamq import (
+    Agent,
+    AsyncResult,
+    Chunk,
+    Claim,
+    Context,
+    ResultStream,
+    Schedule,
+    Signature,
+    StreamQ,
+    Yields,
+    by,
+    cron,
+    every,
+)
+from streamq.channels.envelope import Envelope
+from streamq.channels.gaps import Gap
 
 app = StreamQ()
 
@@ -225,3 +241,45 @@ async def rejected_async() -> None:
     await greet("x")  # wrong
     text: str = await (await add.adelay(1)).aget()  # wrong
     print(text)  # noqa: T201 - uses it
+
+
+planner = Agent("planner", app, capabilities=("plan",))
+
+
+@planner.on(date)
+async def on_date(message: Envelope[date]) -> int:
+    return message.payload.year
+
+
+@planner.on("named")
+def on_named(message: Envelope[Any]) -> None: ...
+
+
+@planner.on(Gap)
+def on_gap(gap: Gap) -> None: ...
+
+
+@planner.takes(date, capability="read")
+async def read(job: date) -> str:
+    return job.isoformat()
+
+
+@planner.on(date)  # wrong
+def on_number(message: Envelope[int]) -> None: ...
+
+
+@planner.takes(date)  # wrong
+def take_number(job: int) -> None: ...
+
+
+async def asks() -> None:
+    assert_type(await on_date(Envelope(date(2026, 1, 1), "a", "date", "x", 0, "s", 1)), int)
+    assert_type(await planner.request("reader", 1, reply=int, timeout=2), int)
+    assert_type(await planner.request("reader", 1), Any)
+    assert_type(await planner.assign(1, reply=str, durable=False), str)
+    assert_type(await planner.claim("invoice", seconds=10), Claim | None)
+    await planner.claim("invoice")  # wrong
+    for info in await streamq.agents(app):
+        assert_type(info.capabilities, tuple[str, ...])
+    async for change in streamq.presence(app):
+        assert_type(change, streamq.Joined | streamq.Left)

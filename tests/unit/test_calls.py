@@ -17,9 +17,12 @@ from streamq._redis import scripts
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq.broker import (
+    agents,
     batch,
     calls,
     cancels,
+    census,
+    channels,
     chunks,
     diagnosis,
     durability,
@@ -48,6 +51,8 @@ DUE = schedules.DueSchedule("nightly", 1000, b"{}", None)
 RULE = rule_of(Limit(rate="100/m", concurrency=5, name="openai"))
 STAKES = [turns.Stake(turns.limit_member("openai", key), RULE, 2.5) for key in ("", *IDS)]
 MEMBERS = [*(stake.member for stake in STAKES), *map(turns.order_member, IDS)]
+CHANNEL = KEYS.channel("orders")
+KEPT = [channels.Retention(), channels.Retention(None, None), channels.Retention(1, 0.001)]
 END = {"done": KEYS.done, "worker": "w", "ttl_ms": 1000}
 
 # For each function that builds a call: the calls it builds, with all kinds of arguments.
@@ -137,6 +142,26 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "create_group": [calls.create_group(stream) for stream in QUEUE.all_streams],
     "announce": [calls.announce(log, [("sq:events:orders:shop.buy:started", b"{}")]) for log in (None, QUEUE.log)],
 }
+# The keys of a channel are in the slot of its name. Groups, members and sessions are words of the user's.
+CHANNEL_CALLS: dict[str, Sequence[Call[Any]]] = {
+    "channel_append": [
+        channels.append(CHANNEL, b"{}", session, 7, retention, sharded=sharded)
+        for session in IDS
+        for retention in KEPT
+        for sharded in (False, True)
+    ],
+    "channel_fetch": [
+        channels.fetch(CHANNEL, group, "w", count=10, start="0", retention=retention)
+        for group in IDS
+        for retention in KEPT
+    ],
+    "channel_claim": [channels.claim(CHANNEL, group, "w", lease_ms=1000, cursor="0-0", count=10) for group in IDS],
+    "channel_ack": [channels.ack(CHANNEL, group, "w", ["1-1", "1-2"][:some]) for group in IDS for some in (0, 2)],
+    "channel_release": [
+        channels.release(CHANNEL, group, "w", ["1-1", "1-2"][:some], 1000) for group in IDS for some in (0, 2)
+    ],
+}
+SCRIPT_CALLS |= CHANNEL_CALLS
 # The names of all queues are in a set that is no queue's.
 REGISTER = calls.register_queues(KEYS, ["a", "b"])
 # The stated exception: a transaction takes messages of several queues; a cluster refuses those of several slots.
@@ -153,7 +178,17 @@ SEVERAL_QUEUES: dict[str, Sequence[Call[Any]]] = {
         batch.enqueue_all(KEYS, FAIR),
     ],
 }
-ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | {"register_queues": [REGISTER]}
+# What agents need is in no queue; no worker needs it.
+AGENT_CALLS: dict[str, Sequence[Call[Any]]] = {
+    "presence_beat": [agents.beat(KEYS, "agent:presence:events", "planner:1", b"{}", 4000)],
+    "presence_leave": [agents.leave(KEYS, "agent:presence:events", "planner:1")],
+    "presence_list": [agents.present(KEYS, "agent:presence:events")],
+    "claim_take": [agents.take_claim(KEYS, "invoice:7", "planner/1", 1000)],
+    "claim_renew": [agents.renew_claim(KEYS, "invoice:7", "planner/1", 1000)],
+    "claim_release": [agents.release_claim(KEYS, "invoice:7", "planner/1")],
+}
+OF_AGENTS = {"beat", "leave", "present", "take_claim", "renew_claim", "release_claim"}  # build them
+ALL_SCRIPT_CALLS = SCRIPT_CALLS | SEVERAL_QUEUES | AGENT_CALLS | {"register_queues": [REGISTER]}
 # The keys of a plain command are where the command has them.
 PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]]] = {
     "fetch": (
@@ -183,8 +218,24 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "scan": (cancels.scan(QUEUE.delayed, b"0"), lambda words: words[1:2]),
     "newest": (reads.newest(QUEUE.dead), lambda words: words[1:2]),
     "event_page": (event_log.event_page(QUEUE.log, b"0"), lambda words: words[1:2]),
+    "log_length": (event_log.log_length(QUEUE.log), lambda words: words[1:2]),
+    "log_begin": (event_log.log_begin(QUEUE.log), lambda words: words[1:2]),
     "schedule_names": (schedules.schedule_names(QUEUE), lambda words: words[1:2]),
     "pause_schedule": (schedules.pause_schedule(QUEUE, "nightly"), lambda words: words[1:2]),
+    "subscribed": (census.subscribed(KEYS, sharded=True), lambda _: ()),
+    "subscribers": (census.subscribers(["sq:channel:orders"], sharded=True), lambda _: ()),
+    "noted": (census.noted(KEYS), lambda words: words[1:2]),
+    "strike": (census.strike(KEYS, "orders"), lambda words: words[1:2]),
+    "is_kept": (census.is_kept(KEYS.channel("orders")), lambda words: words[1:2]),
+    "time_left": (census.time_left(KEYS.channel("orders")), lambda words: words[1:2]),
+    "length": (census.length(KEYS.channel("orders")), lambda words: words[1:2]),
+    "numbers": (census.numbers(KEYS.channel("orders")), lambda words: words[1:2]),
+    "groups": (census.groups(KEYS.channel("orders")), lambda words: words[2:3]),
+    "channel_publish": (channels.publish(CHANNEL, b"{}", sharded=True), lambda words: words[1:2]),
+    "channel_page": (channels.page(CHANNEL, "(1-1"), lambda words: words[1:2]),
+    "channel_end_of": (channels.end_of(CHANNEL, newest=True), lambda words: words[1:2]),
+    "channel_note": (channels.note(KEYS, "orders"), lambda words: words[1:2]),
+    "claim_holder": (agents.claim_holder(KEYS, "invoice:7"), lambda words: words[1:2]),
     "purge": (letters.purge(QUEUE, [b"1-1", b"1-2"]), lambda words: words[1:2]),
 }
 
@@ -202,11 +253,14 @@ def slots(keys: Sequence[str]) -> set[int]:
 def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
-        name: str(function.__annotations__.get("return", ""))
+        f"channel_{name}" if module is channels else name: str(function.__annotations__.get("return", ""))
         for module in (
+            agents,
             batch,
             calls,
             cancels,
+            census,
+            channels,
             chunks,
             diagnosis,
             durability,
@@ -224,7 +278,7 @@ def test_every_function_that_builds_a_call_is_looked_at():
     }
     building = {name for name, returned in functions.items() if returned.startswith("Call[")}
     by_page = {"letters", "entries"}  # their script is that of `reads.page`
-    assert building == {*ALL_SCRIPT_CALLS, *PLAIN_CALLS, *by_page}
+    assert building == {*ALL_SCRIPT_CALLS, *PLAIN_CALLS, *by_page, *OF_AGENTS} - {*AGENT_CALLS}
 
 
 @pytest.mark.parametrize("name", SCRIPT_CALLS)
@@ -232,8 +286,17 @@ def test_a_script_touches_one_slot(name):
     """All keys of a script call are of one queue, and hash to the slot of its name."""
     for call in SCRIPT_CALLS[name]:
         keys = keys_of(call)
-        assert all(isinstance(key, str) and key.startswith("sq:{orders}:") for key in keys)
+        own = CHANNEL.log.removesuffix("log") if name in CHANNEL_CALLS else "sq:{orders}:"
+        assert all(isinstance(key, str) and key.startswith(own) for key in keys)
         assert slots(keys) <= {key_slot(b"orders")}
+
+
+@pytest.mark.parametrize("name", AGENT_CALLS)
+def test_a_script_of_agents_touches_one_slot(name):
+    for call in AGENT_CALLS[name]:
+        keys = keys_of(call)
+        assert all(key.startswith(("sq:agents:{presence}:", "sq:claim:")) for key in keys)
+        assert len(slots(keys)) == 1
 
 
 def test_a_transaction_touches_the_keys_of_its_messages_alone():
@@ -293,7 +356,9 @@ def test_the_doctor_asks_for_every_command():
     [asked, _] = SCRIPT_CALLS["forbidden"]
     of_operators = {"page", "redrive", "survey", "brief", "measure", "held", "pause", "depart", "depart_later"}
     of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
-    in_scripts = {split(words)[0].strip("'") for name in {*WHOLE} - of_operators for words in _CALL.findall(code(name))}
+    # Nor what only channels and agents need: the doctor guards workers, which use none.
+    asked_for = {*WHOLE} - of_operators - {*CHANNEL_CALLS, *AGENT_CALLS}
+    in_scripts = {split(words)[0].strip("'") for name in asked_for for words in _CALL.findall(code(name))}
     sent = {call.words[0] for name, (call, _) in PLAIN_CALLS.items() if hasattr(calls, name) or hasattr(server, name)}
     needed = in_scripts | sent - {"INFO", "SMEMBERS"} | {"EVALSHA", "SUBSCRIBE"}
     assert {json.loads(words)[0] for words in asked.words[3:]} == needed
@@ -339,11 +404,12 @@ _FROM_KEYS = re.compile(
     r"|KEYS\[#KEYS\] ~= KEYS\[1\] and KEYS\[#KEYS\] or nil"
     r"|log and KEYS\[last\]"
 )
-_KEYLESS = {"TIME", "PUBSUB", "PUBLISH"}
+_KEYLESS = {"TIME", "PUBSUB", "PUBLISH", "publish"}  # the last one a variable: PUBLISH or SPUBLISH
 _KEY_SECOND = {"XGROUP", "XINFO"}
 _KEY_FIRST = {
     "DEL", "EXISTS", "HDEL",
     "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HMGET", "HSET", "SADD", "PEXPIRE", "TYPE", "XACK", "XADD", "XCLAIM",
+    "PTTL", "XAUTOCLAIM", "XREVRANGE", "XTRIM",
     "GET", "HKEYS", "HLEN", "HVALS", "PERSIST", "SET", "XDEL", "XLEN", "XPENDING", "XRANGE", "ZADD",
     "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
 }  # fmt: skip
@@ -398,8 +464,9 @@ def test_a_script_uses_the_keys_it_was_given(name):
         command = words[0].strip("'")
         if command in _KEYLESS:
             continue
-        assert command in _KEY_FIRST | _KEY_SECOND, f"say where the key of {command} stands"
-        key = words[2 if command in _KEY_SECOND else 1]
+        assert command in {*_KEY_FIRST, *_KEY_SECOND, "XREADGROUP"}, f"say where the key of {command} stands"
+        place = words.index("'STREAMS'") + 1 if command == "XREADGROUP" else 2 if command in _KEY_SECOND else 1
+        key = words[place]
         assert key in held or re.fullmatch(r"KEYS\[\w+\]", key), f"{command} {key}"
 
 
@@ -442,6 +509,8 @@ def test_no_script_uses_what_loses_tasks_or_takes_long(name):
     never = ["XTRIM", "MAXLEN", "MINID", "NOACK", "FORCE", "'KEYS'", "'SCAN'", "loadstring"]
     if name == "_keep":  # events are no tasks
         never.remove("MAXLEN")
+    if name == "channel_append":  # a channel keeps so much as was asked for; its log holds no tasks
+        never = [word for word in never if word not in ("XTRIM", "MAXLEN", "MINID")]
     assert not [word for word in never if word in source(name)]
 
 
@@ -450,5 +519,5 @@ def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing. What is emitted can wait."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
     makes_work = name in {"enqueue", "enqueue_all", "redrive", "fire", "define_schedule", "resume_schedule"}
-    makes_work |= name in {"depart", "depart_later", "arrive", "emit", "progress"}
+    makes_work |= name in {"depart", "depart_later", "arrive", "emit", "progress", "channel_append", "claim_take"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})

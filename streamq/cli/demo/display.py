@@ -13,9 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from streamq.cli.demo.checking import Comparison
+from streamq.cli.demo.processes import LEASE_SECONDS, Worker
 from streamq.cli.demo.session import Session
 from streamq.cli.demo.tasks import FileReport
-from streamq.cli.demo.workers import LEASE_SECONDS, Worker
 
 _LARGEST = 5
 _LINES_IN_A_LOG = 4

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Protocol
 
 from streamq.app import StreamQ
+from streamq.cli.demo.processes import Worker
 from streamq.cli.demo.tasks import FileReport, report
-from streamq.cli.demo.workers import Worker
 from streamq.errors import TaskFailed, UnknownTaskId
 from streamq.lifecycle import State
 from streamq.results import AsyncResult

@@ -6,7 +6,7 @@ import os
 import signal
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from types import FrameType
 
 from streamq._redis import keeper
 from streamq.app import StreamQ
-from streamq.cli.demo.workers import Worker
+from streamq.cli.demo.processes import Process, Worker
 
 _SERVER_END_SECONDS = 10.0
 _STEP_SECONDS = 0.02
@@ -44,7 +44,7 @@ def set_up() -> Iterator[Stage]:
         MissingExtra: the package that carries the server is not installed.
         StreamqError: the server or a worker does not start.
     """
-    with _signals_end_the_block(), tempfile.TemporaryDirectory(prefix="streamq-demo-") as name:
+    with signals_end_the_block(), tempfile.TemporaryDirectory(prefix="streamq-demo-") as name:
         folder = Path(name)
         url = f"embedded://{folder}"
         app = StreamQ(url)
@@ -57,20 +57,25 @@ def set_up() -> Iterator[Stage]:
                 worker.wait_until_ready()
             yield Stage(app, folder, (workers[0], workers[1]))
         finally:
-            _ignore_signals()
+            ignore_signals()
             _take_down(app, workers, folder)
 
 
 def _take_down(app: StreamQ, workers: list[Worker], folder: Path) -> None:
-    for worker in workers:
-        worker.ask_to_stop()
-    for worker in workers:
-        worker.wait_until_stopped()
+    stop(workers)
     app.close()
-    _wait_for_server_end(folder)
+    wait_for_server_end(folder)
 
 
-def _wait_for_server_end(folder: Path) -> None:
+def stop(processes: Sequence[Process]) -> None:
+    """Stop processes, all at a time."""
+    for one in processes:
+        one.ask_to_stop()
+    for one in processes:
+        one.wait_until_stopped()
+
+
+def wait_for_server_end(folder: Path) -> None:
     """Wait until the server has stopped for want of users, so that it writes nothing into a folder that goes."""
     if not (folder / keeper.KEEPER_LOCK).exists():
         return
@@ -84,7 +89,7 @@ def _wait_for_server_end(folder: Path) -> None:
 
 
 @contextmanager
-def _signals_end_the_block() -> Iterator[None]:
+def signals_end_the_block() -> Iterator[None]:
     """Have SIGTERM and SIGHUP unwind the stack as Ctrl-C does; what the caller ignores stays ignored."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, *_END_SIGNALS)}
     for number in _END_SIGNALS:
@@ -101,6 +106,7 @@ def _leave(number: int, _frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def _ignore_signals() -> None:
+def ignore_signals() -> None:
+    """Have the end not be interrupted."""
     for number in (signal.SIGINT, *_END_SIGNALS):
         signal.signal(number, signal.SIG_IGN)

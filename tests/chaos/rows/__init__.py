@@ -20,6 +20,7 @@ ROWS = {
     "12": "killed_producers",
     "13": "due_times",
     "14": "new_release",
+    "15": "broadcast",
     "16": "failover",
     "17 fence": "controls",
     "17 once": "controls",

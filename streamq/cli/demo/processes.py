@@ -1,4 +1,4 @@
-"""The demo's workers: real ones, started as anybody starts them."""
+"""The processes that the demos start: workers as anybody starts them, and agents."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 
 from streamq.errors import StreamqError
@@ -20,22 +21,21 @@ _STOP_SECONDS = 10.0  # longer than a supervisor waits before it kills its child
 _LAST_LINES = 20
 
 
-class Worker:
-    """One ``streamq worker`` process, of which the standard error is read.
+class Process:
+    """One process, of which the standard error is read.
 
     Args:
         name: what it calls itself.
+        words: what follows ``python -m``.
         url: where the server is.
         folder: where it runs; not the user's, of which modules could get in the way of what it imports.
     """
 
-    def __init__(self, name: str, url: str, folder: Path) -> None:
+    def __init__(self, name: str, words: Sequence[str], url: str, folder: Path) -> None:
         self.name = name
         self.killed = False
-        options = {"--name": name, "--threads": THREADS, "--lease": LEASE_SECONDS, "--grace": 1, "--log-level": "ERROR"}
-        words = [str(word) for option in options.items() for word in option]
         self._process = subprocess.Popen(  # noqa: S603 - our own module
-            [sys.executable, "-m", "streamq", "worker", _APP, *words],
+            [sys.executable, "-m", *words],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -60,7 +60,7 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """The pid of the supervisor."""
+        """Its pid; of a worker that of the supervisor."""
         return self._process.pid
 
     def wait_until_ready(self) -> None:
@@ -85,7 +85,7 @@ class Worker:
             raise StreamqError(f"{self.name} (pid {self.pid}) ended with exit code {self._process.returncode}: {said}")
 
     def kill(self) -> None:
-        """Kill the supervisor; not its child, whose pid is the child's secret."""
+        """Kill it; not the child of a worker, whose pid is the child's secret."""
         self.killed = True
         self._process.kill()
         self._process.wait()
@@ -102,3 +102,12 @@ class Worker:
             self._process.kill()  # its child ends when it sees that
             self._process.wait()
         self._reader.join(_STOP_SECONDS)
+
+
+class Worker(Process):
+    """One ``streamq worker``."""
+
+    def __init__(self, name: str, url: str, folder: Path) -> None:
+        options = {"--name": name, "--threads": THREADS, "--lease": LEASE_SECONDS, "--grace": 1, "--log-level": "ERROR"}
+        words = [str(word) for option in options.items() for word in option]
+        super().__init__(name, ["streamq", "worker", _APP, *words], url, folder)

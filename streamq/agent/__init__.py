@@ -1,0 +1,1 @@
+"""Agents: processes that know of each other, tell and ask each other things, and share out work."""
