@@ -41,7 +41,9 @@ class Cluster:
         self._all(lambda node: f"cluster_known_nodes:{len(self.nodes)}" in raw(node, "CLUSTER", "INFO"))
         for master, replica in zip(self.masters, self.replicas, strict=False):
             replica.run("CLUSTER", "REPLICATE", self.id_of(master))
-            until(lambda: replica.client.info("replication")["master_link_status"] == "up", why="no replication")
+            until(
+                lambda one=replica: one.client.info("replication")["master_link_status"] == "up", why="no replication"
+            )
         self._all(lambda node: "cluster_state:ok" in raw(node, "CLUSTER", "INFO"))
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 

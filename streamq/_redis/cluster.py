@@ -54,6 +54,7 @@ class SyncCluster:
         self._lock = threading.Lock()
         self._nodes: dict[Address, SyncConnection] = {}
         self._lines: dict[Any, tuple[Address, SyncConnection]] = {}
+        self._left: Address | None = None
 
     def node(self, address: Address) -> SyncConnection:
         """The connection to one node."""
@@ -108,7 +109,7 @@ class SyncCluster:
         return answer
 
     def line(self) -> Any:
-        """Open a socket to any node for one who listens; a node that has failed is not the first choice.
+        """Open a socket to any node for one who listens, to another than the last that was closed.
 
         Raises:
             RedisError: of redis-py, or a socket's error, as `SyncConnection.line`.
@@ -117,7 +118,7 @@ class SyncCluster:
             self._follow(self._slots.look_up())
         except BrokerError as error:
             raise error.__cause__ or RedisConnectionError(str(error)) from error
-        address = self._slots.any()
+        address = self._slots.any(but=self._left)
         try:
             node = self.node(address)
             line = node.line()
@@ -128,9 +129,8 @@ class SyncCluster:
         return line
 
     def hang_up(self, line: Any) -> None:
-        """Close a socket that was opened by `line`; the next is to another node."""
-        address, node = self._lines.pop(line)
-        self._slots.lost(address)
+        """Close a socket that was opened by `line`."""
+        self._left, node = self._lines.pop(line)
         node.hang_up(line)
 
     def failed(self, error: Exception) -> BrokerError:

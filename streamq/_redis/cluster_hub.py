@@ -28,6 +28,7 @@ class _Topic:
         self.sinks: tuple[Sink, ...] = ()
         self.seat: _Seat | None = None
         self.confirmed = False
+        self.is_lost = False  # who has the slot is to be asked anew
         self.heard_until: float | None = None  # Unix time; None: it has not been lost yet
         self.error: BrokerError | None = None
 
@@ -124,7 +125,7 @@ class ClusterHub:
         with self._changed:
             if topic.seat is not seat:
                 return
-            topic.confirmed, topic.error = True, None
+            topic.confirmed, topic.is_lost, topic.error = True, False, None
             for sink in topic.sinks:
                 sink.joined(topic.heard_until)
             self._changed.notify()
@@ -135,6 +136,7 @@ class ClusterHub:
         with self._changed:
             if topic.seat is not seat:
                 return
+            topic.is_lost = True
             if topic.confirmed:
                 topic.confirmed, topic.heard_until = False, seat.hub.heard_at
             if is_left:
@@ -184,7 +186,7 @@ class ClusterHub:
     def _place(self, topic: _Topic) -> None:
         """Subscribe at the node that has the slot, unless that is where it is: that hub comes back by itself."""
         try:
-            address = self._cluster.owner(topic.name, anew=topic.heard_until is not None or topic.seat is not None)
+            address = self._cluster.owner(topic.name, anew=topic.is_lost)
         except BrokerError as error:
             self._not_placed(topic, error)
             return

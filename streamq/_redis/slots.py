@@ -111,9 +111,10 @@ class Slots:
             raise BrokerUnavailable(f"no node of the cluster has slot {slot}")
         return address
 
-    def any(self) -> Address:
-        """A node, one that is not known to be away if there is one."""
-        return self._best_first(self._masters)[0]
+    def any(self, *, but: Address | None) -> Address:
+        """A node that is not known to be away, and not `but`, if there is one."""
+        best = self._best_first(self._masters)
+        return next((address for address in best if address != but), best[0])
 
     def _best_first(self, addresses: Sequence[Address]) -> list[Address]:
         mixed = random.sample(addresses, len(addresses))

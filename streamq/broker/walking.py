@@ -47,7 +47,9 @@ def _next(walk: Generator[Call[Any] | T, Any, None], answer: Any) -> Call[Any] |
 
 
 def complete(
-    connection: SyncConnection | SyncCluster, steps: Steps[T], together: Callable[[Sequence[Call[Any]]], Any] | None = None
+    connection: SyncConnection | SyncCluster,
+    steps: Steps[T],
+    together: Callable[[Sequence[Call[Any]]], Any] | None = None,
 ) -> T:
     """Send the calls that steps give, and return what they return.
 

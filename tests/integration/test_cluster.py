@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from contextlib import closing
 
 import pytest
 
-from streamq import BrokerError, BrokerUnavailable, ConfigError, StreamQ
+from streamq import BrokerUnavailable, StreamQ
 from streamq._redis.cluster import AsyncCluster, SyncCluster
 from streamq._redis.scripts import Call
 from tests.clusters import Cluster, raw
-from tests.hearing import Hearing, gaps, payloads, take, take_until
+from tests.hearing import gaps, payloads, take, take_until
 from tests.nodes import Node
 from tests.workers import until
 
