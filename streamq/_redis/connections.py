@@ -31,7 +31,7 @@ T = TypeVar("T")
 _FAILURES = (RedisError, OSError)
 
 # For callers that wait.
-_PATIENCE: dict[str, Any] = {
+PATIENCE: dict[str, Any] = {
     "retry": retry_if_exception_type(BrokerUnavailable),
     "wait": wait_random_exponential(multiplier=FIRST_PAUSE_SECONDS, max=LONGEST_PAUSE_SECONDS),
     "stop": stop_after_delay(PATIENCE_SECONDS),
@@ -82,7 +82,7 @@ class SyncConnection:
         except BrokerUnavailable:
             if not self._patient:
                 raise
-        result: T = Retrying(**_PATIENCE)(self._run_once, call)
+        result: T = Retrying(**PATIENCE)(self._run_once, call)
         return result
 
     def _run_once(self, call: Call[T]) -> T:
@@ -108,7 +108,7 @@ class SyncConnection:
         except BrokerUnavailable:
             if not self._patient:
                 raise
-        result: tuple[list[T], str] = Retrying(**_PATIENCE)(self._run_confirmed_once, calls, confirm)
+        result: tuple[list[T], str] = Retrying(**PATIENCE)(self._run_confirmed_once, calls, confirm)
         return result
 
     def _run_confirmed_once(self, calls: Sequence[Call[T]], confirm: Call[str]) -> tuple[list[T], str]:
@@ -173,7 +173,7 @@ class AsyncConnection:
         except BrokerUnavailable:
             if not self._patient:
                 raise
-        result: T = await AsyncRetrying(**_PATIENCE)(self._run_once, call)
+        result: T = await AsyncRetrying(**PATIENCE)(self._run_once, call)
         return result
 
     async def _run_once(self, call: Call[T]) -> T:
@@ -192,7 +192,7 @@ class AsyncConnection:
         except BrokerUnavailable:
             if not self._patient:
                 raise
-        result: tuple[list[T], str] = await AsyncRetrying(**_PATIENCE)(self._run_confirmed_once, calls, confirm)
+        result: tuple[list[T], str] = await AsyncRetrying(**PATIENCE)(self._run_confirmed_once, calls, confirm)
         return result
 
     async def _run_confirmed_once(self, calls: Sequence[Call[T]], confirm: Call[str]) -> tuple[list[T], str]:
@@ -232,7 +232,7 @@ class AsyncConnection:
         except BrokerUnavailable:
             if not self._patient:
                 raise
-        result: list[T | BrokerError] = await AsyncRetrying(**_PATIENCE)(self._run_each_once, calls)
+        result: list[T | BrokerError] = await AsyncRetrying(**PATIENCE)(self._run_each_once, calls)
         return result
 
     async def _run_each_once(self, calls: Sequence[Call[T]]) -> list[T | BrokerError]:

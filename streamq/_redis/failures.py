@@ -53,8 +53,10 @@ class Rule(NamedTuple):
     prefix: str = ""
 
     def error(self, cause: Exception) -> BrokerError:
-        """Make the error that says it."""
-        return self.means(self.prefix + _text(cause))
+        """Make the error that says it, and has its cause also before it is raised."""
+        error = self.means(self.prefix + _text(cause))
+        error.__cause__ = cause
+        return error
 
 
 # The first line that fits counts: a class stands before those it is derived from, a longer text before a shorter one.
@@ -69,6 +71,7 @@ POLICY = (
     Rule(redis_errors.AuthorizationError, BrokerRefused, Then.RAISE),
     Rule(redis_errors.NoPermissionError, BrokerRefused, Then.RAISE),
     Rule(redis_errors.ClusterCrossSlotError, BrokerRefused, Then.RAISE),
+    Rule(redis_errors.AskError, BrokerRefused, Then.RAISE, "this is one node of a cluster, and another has the slot: "),
     Rule(redis_errors.InvalidResponse, BrokerRefused, Then.RAISE, "this is not a Redis server: "),
     # Full. What frees memory is allowed all the same, so this reaches only who enqueues.
     Rule("OOM", BrokerOutOfMemory, Then.RAISE),

@@ -24,7 +24,6 @@ from typing import Any, Protocol
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from streamq._redis.connections import SyncConnection
 from streamq._redis.failures import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from streamq.errors import BrokerError, BrokerUnavailable
 
@@ -78,6 +77,19 @@ class Sink(Protocol):
         """Nothing more will come: the server does not allow this subscription, or the app was closed."""
 
 
+class Lines(Protocol):
+    """Gives sockets to listen by."""
+
+    def line(self) -> Any:
+        """Open a socket for one who listens, and give it as redis-py's connection."""
+
+    def hang_up(self, line: Any) -> None:
+        """Close a socket that was opened by `line`."""
+
+    def failed(self, error: Exception) -> BrokerError:
+        """Do what follows `error`, and return what it means."""
+
+
 class _Topic:
     """One name that is subscribed, and for whom."""
 
@@ -94,18 +106,22 @@ class Hub:
 
     Args:
         connection: whose server to listen to; a socket of its own is opened at the first subscription.
+
+    Attributes:
+        heard_at: Unix time of the last sign of life, s.
     """
 
-    def __init__(self, connection: SyncConnection) -> None:
+    def __init__(self, connection: Lines) -> None:
         self._connection = connection
         self._lock = threading.RLock()
         self._topics: dict[bytes, dict[bytes, _Topic]] = {kind.value[2]: {} for kind in Kind}
         self._socket: Any = None
-        self._asked: deque[_Topic | None] = deque()  # what replies are due for, in order; None: no subscription
+        # What replies are due for, in order: a subscription, the name of one that ends, or nothing.
+        self._asked: deque[_Topic | bytes | None] = deque()
         self._error: BrokerError | None = None
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
-        self._heard_at = 0.0  # Unix time of the last sign of life
+        self.heard_at = 0.0
 
     def subscribe(self, kind: Kind, name: str, sink: Sink) -> None:
         """Have `sink` hear what is published under a name, or under names that match a pattern."""
@@ -133,7 +149,7 @@ class Hub:
             topic.sinks = tuple(one for one in topic.sinks if one is not sink)
             if not topic.sinks:
                 del self._topics[kind.value[2]][topic.name]
-                self._send([(kind.end, topic.name)], [None])
+                self._send([(kind.end, topic.name)], [topic.name])
 
     def close(self) -> None:
         """Stop listening; the thread ends and its socket is closed. Those who hear are told that nothing more comes."""
@@ -152,7 +168,7 @@ class Hub:
     def _ask(self, topics: Sequence[_Topic]) -> None:
         self._send([(topic.kind.begin, topic.name) for topic in topics], topics)
 
-    def _send(self, commands: list[tuple[bytes, ...]], due: Iterable[_Topic | None]) -> None:
+    def _send(self, commands: list[tuple[bytes, ...]], due: Iterable[_Topic | bytes | None]) -> None:
         """Send commands, if there is a connection; each has one reply. All of this is sent anew to the next one."""
         if self._socket is None or not commands:
             return
@@ -208,7 +224,7 @@ class Hub:
             self._error = error
             for topic in self._every_topic():
                 if topic.confirmed:
-                    topic.confirmed, topic.heard_until = False, self._heard_at
+                    topic.confirmed, topic.heard_until = False, self.heard_at
             sinks = [sink for topic in self._every_topic() for sink in topic.sinks]
         for sink in sinks:  # without the lock: one that has a hub of its own may wait here for room
             sink.away(error)
@@ -235,7 +251,7 @@ class Hub:
                 self._answered(None, self._connection.failed(error))
                 continue
             heard, is_asked = time.monotonic(), False
-            self._heard_at = time.time()
+            self.heard_at = time.time()
             if (found := topics.get(frame[0])) is None:
                 self._answered(frame, None)
             elif (topic := found.get(frame[1])) is not None:
@@ -245,19 +261,21 @@ class Hub:
     def _answered(self, frame: list[Any] | None, error: BrokerError | None) -> None:
         """Take the reply to the first command that waits for one."""
         with self._lock:
+            due = self._asked[0] if self._asked else None
+            if frame is not None and frame[0] == b"sunsubscribe" and frame[1] != due:  # nobody has asked for it
+                moved = BrokerUnavailable("the slot of a channel has moved to another node")
+                self._refused(self._topics[b"smessage"].get(frame[1]), moved)
+                return
             topic = self._asked.popleft() if self._asked else None
             if error is not None:
                 self._refused(topic, error)
-            elif topic is None:
-                if frame is not None and frame[0] == b"sunsubscribe" and frame[1] in self._topics[b"smessage"]:
-                    raise RedisConnectionError("the slot of a channel has moved to another node")
-            elif topic.sinks:
+            elif isinstance(topic, _Topic) and topic.sinks:
                 topic.confirmed = True
                 for sink in topic.sinks:
                     sink.joined(topic.heard_until)
 
-    def _refused(self, topic: _Topic | None, error: BrokerError) -> None:
-        if topic is None or self._topics[topic.kind.value[2]].get(topic.name) is not topic:
+    def _refused(self, topic: _Topic | bytes | None, error: BrokerError) -> None:
+        if not isinstance(topic, _Topic) or self._topics[topic.kind.value[2]].get(topic.name) is not topic:
             return
         del self._topics[topic.kind.value[2]][topic.name]
         for sink in topic.sinks:

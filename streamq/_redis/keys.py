@@ -94,6 +94,7 @@ class ChannelKeys:
     Attributes:
         name: its name, or a pattern of names.
         channel: where its messages are published.
+        shard_channel: where they are if it is sharded: in the slot of its keys.
         log: stream of the messages of one that is durable.
         numbers: hash of how many messages were ever put there, and, as ``g:GROUP``, of the last that a group has got.
         sent: gives the key of the last that a session has put there, from the session; it has a time to live.
@@ -103,9 +104,14 @@ class ChannelKeys:
         base = f"{namespace}:channel:{{{name}}}"
         self.name = name
         self.channel = f"{namespace}:channel:{name}"
+        self.shard_channel = base
         self.log = f"{base}:log"
         self.numbers = f"{base}:numbers"
         self.sent: Callable[[str], str] = f"{base}:sent:".__add__
+
+    def told(self, *, sharded: bool) -> str:
+        """Where its messages are published."""
+        return self.shard_channel if sharded else self.channel
 
 
 class Keys:

@@ -13,6 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 from redis.exceptions import RedisError
 
+from streamq._redis.cluster_hub import ClusterHub
 from streamq._redis.connections import AsyncConnection
 from streamq._redis.hub import Hub, Kind
 from streamq.errors import BrokerError
@@ -30,7 +31,7 @@ class Doorbell:
         channel: the channel of this process; each message on it is the id of a task that has ended.
     """
 
-    def __init__(self, hub: Hub, channel: str) -> None:
+    def __init__(self, hub: Hub | ClusterHub, channel: str) -> None:
         self.channel = channel
         self._hub = hub
         self._lock = threading.Lock()

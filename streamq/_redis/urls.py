@@ -6,7 +6,7 @@ import re
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from redis.connection import parse_url
@@ -16,6 +16,9 @@ from streamq.errors import ConfigError
 
 EMBEDDED = "embedded://"
 _SCHEMES = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
+_CLUSTER_SCHEMES = ("redis+cluster://", "rediss+cluster://")
+_CLUSTER_FORM = "redis+cluster://[user:password@]HOST[:6379][,HOST...]"
+_CLUSTER_PORT = 6379
 _SENTINEL_PORT = 26379
 _SENTINEL_FORM = "redis+sentinel://[user:password@]HOST[:26379][,HOST...]/SERVICE[/DB]"
 
@@ -23,6 +26,10 @@ _SENTINEL_FORM = "redis+sentinel://[user:password@]HOST[:26379][,HOST...]/SERVIC
 _SENTINEL = re.compile(
     r"(?P<scheme>rediss?)\+sentinel://(?P<login>[^@/?#]*@)?(?P<hosts>[^@/?#;\s]+)"
     r"/(?P<service>[^@/?#]+)(?P<database>/\d*)?(?P<query>\?[^#]*)?"
+)
+
+_CLUSTER = re.compile(
+    r"(?P<scheme>rediss?)\+cluster://(?P<login>[^@/?#]*@)?(?P<hosts>[^@/?#;\s]+)/?(?P<query>\?[^#]*)?"
 )
 
 # What may stand behind the "?" of a URL; other options of redis-py would break what is set on purpose.
@@ -73,35 +80,99 @@ class Place:
     sentinel_options: dict[str, Any] = field(default_factory=dict)
 
 
+class Address(NamedTuple):
+    """Where a node of a cluster is."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True)
+class ClusterPlace:
+    """Where a cluster is.
+
+    Attributes:
+        seeds: nodes that are asked first.
+        before: what stands before the host in the URL of each node.
+        after: what stands behind its port.
+    """
+
+    seeds: tuple[Address, ...]
+    before: str
+    after: str
+
+    def url_of(self, address: Address) -> str:
+        """Make the URL of one node."""
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return f"{self.before}{host}:{address.port}{self.after}"
+
+
+def is_cluster(url: str) -> bool:
+    """Tell whether `url` is that of a Redis Cluster."""
+    return url.startswith(_CLUSTER_SCHEMES)
+
+
 def check_url(url: str) -> None:
-    """Look at `url` without connecting.
+    """Look at `url`, of a server or of a cluster, without connecting.
 
     Raises:
         ConfigError: it is of no form that streamq knows.
     """
-    read_url(url)
+    if is_cluster(url):
+        read_cluster(url)
+    else:
+        read_url(url)
+
+
+def read_cluster(url: str) -> ClusterPlace:
+    """Read what `url` says about a cluster.
+
+    Raises:
+        ConfigError: it is not of the form for clusters.
+    """
+    found = _CLUSTER.fullmatch(url)
+    if not found:
+        raise ConfigError(f"cannot use the URL {display_url(url)!r}: its form must be {_CLUSTER_FORM}")
+    before, after = f"{found['scheme']}://{found['login'] or ''}", found["query"] or ""
+    try:
+        _check_query(after[1:], _QUERY_OPTIONS - {"db"})  # a cluster has one database
+        seeds = tuple(Address(*_read_host(host, parse_url, _CLUSTER_PORT)) for host in found["hosts"].split(","))
+        place = ClusterPlace(seeds, before, after)
+        _read_plain(place.url_of(seeds[0]), parse_url)
+    except ValueError as error:
+        raise _unusable(url, error) from None
+    return place
 
 
 def read_url(url: str, parse: Any = parse_url) -> Place:
-    """Read what `url` says; `parse` is the function of redis-py for the kind of connection.
+    """Read what `url` says of one server; `parse` is the function of redis-py for the kind of connection.
 
     Raises:
-        ConfigError: it is of no form that streamq knows.
+        ConfigError: it is of no form that streamq knows, or that of a cluster.
     """
+    if is_cluster(url):
+        raise ConfigError(
+            f"cannot use the URL {display_url(url)!r}: tasks and queues need a single server, or Sentinel; a Redis"
+            " Cluster can have the channels: give it as events_url"
+        )
     if url.startswith(EMBEDDED):
         directory = url.removeprefix(EMBEDDED)
         if not directory:
             raise ConfigError("embedded:// needs a folder, such as embedded://./data or embedded:///var/lib/shop")
         return Place(directory=Path(directory).expanduser().absolute())
     if not url.startswith(_SCHEMES):
-        known = ", ".join((*_SCHEMES, EMBEDDED))
+        known = ", ".join((*_SCHEMES, *_CLUSTER_SCHEMES, EMBEDDED))
         raise ConfigError(f"cannot use the URL {display_url(url)!r}: it must begin with one of {known}")
     try:
         return _read_sentinel(url, parse) if "+sentinel://" in url else Place(_read_plain(url, parse))
     except ValueError as error:
-        # The error's text may quote a password that was not escaped.
-        why = f"percent-encode what is special in its password ({type(error).__name__})" if "@" in url else error
-        raise ConfigError(f"cannot use the URL {display_url(url)!r}: {why}") from None
+        raise _unusable(url, error) from None
+
+
+def _unusable(url: str, error: ValueError) -> ConfigError:
+    # The error's text may quote a password that was not escaped.
+    why = f"percent-encode what is special in its password ({type(error).__name__})" if "@" in url else error
+    return ConfigError(f"cannot use the URL {display_url(url)!r}: {why}")
 
 
 def _read_plain(url: str, parse: Any) -> dict[str, Any]:
@@ -139,13 +210,13 @@ def _read_sentinel(url: str, parse: Any) -> Place:
     return Place(
         options=options,
         service=unquote(found["service"]),
-        sentinels=tuple(_read_host(host, parse) for host in found["hosts"].split(",")),
+        sentinels=tuple(_read_host(host, parse, _SENTINEL_PORT) for host in found["hosts"].split(",")),
         sentinel_options={**KEEPALIVE, **tls, **login},
     )
 
 
-def _read_host(host: str, parse: Any) -> tuple[str, int]:
+def _read_host(host: str, parse: Any, port: int) -> tuple[str, int]:
     address = parse(f"redis://{host}")
     if not address.get("host"):
-        raise ValueError("a Sentinel without a name")
-    return address["host"], address.get("port", _SENTINEL_PORT)
+        raise ValueError("a host without a name")
+    return address["host"], address.get("port", port)

@@ -81,7 +81,7 @@ class Batch(NamedTuple):
 
 def publish(keys: ChannelKeys, data: bytes, *, sharded: bool) -> Call[Published]:
     """Publish a message, and keep nothing of it."""
-    return Call(("SPUBLISH" if sharded else "PUBLISH", keys.channel, data), Published)
+    return Call(("SPUBLISH" if sharded else "PUBLISH", keys.told(sharded=sharded), data), Published)
 
 
 def append(
@@ -101,7 +101,7 @@ def append(
         return Published(heard, entry.decode() or None, bool(is_first) and listed)
 
     command = "SPUBLISH" if sharded else "PUBLISH"
-    words = (keys.channel, command, data, sequence, retention.length or 0, retention.age_ms)
+    words = (keys.told(sharded=sharded), command, data, sequence, retention.length or 0, retention.age_ms)
     return Call(("EVALSHA", _APPEND.digest, 3, keys.log, keys.numbers, keys.sent(session), *words), read, _APPEND)
 
 

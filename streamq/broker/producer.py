@@ -7,9 +7,11 @@ import secrets
 from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
+from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
+from streamq._redis.urls import read_url
 from streamq.broker import bulk, calls
 from streamq.broker.batch import Put, clarified, enqueue_all, have_terms
 from streamq.broker.durability import confirmation, require
@@ -24,11 +26,19 @@ T = TypeVar("T")
 
 
 class Producer(Reach):
-    """Enqueues messages; every method has a sync form and an ``a`` form."""
+    """Enqueues messages; every method has a sync form and an ``a`` form.
+
+    Raises:
+        ConfigError: the URL cannot be used; it is that of a cluster, for example.
+    """
+
+    sync: SyncConnection
+    on_loop: AsyncConnection
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.keys = Keys(settings.namespace, durable_events=settings.durable_events)
+        read_url(settings.url)  # refuses a cluster
         super().__init__(settings.url)
 
     def _forget_connections(self) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
+from streamq._redis.cluster import SyncCluster
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.scripts import Call
 
@@ -46,7 +47,9 @@ def _next(walk: Generator[Call[Any] | T, Any, None], answer: Any) -> Call[Any] |
 
 
 def complete(
-    connection: SyncConnection, steps: Steps[T], together: Callable[[Sequence[Call[Any]]], Any] | None = None
+    connection: SyncConnection | SyncCluster,
+    steps: Steps[T],
+    together: Callable[[Sequence[Call[Any]]], Any] | None = None,
 ) -> T:
     """Send the calls that steps give, and return what they return.
 

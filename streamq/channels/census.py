@@ -54,7 +54,8 @@ def census(keys: Keys) -> Steps[list[ChannelInfo]]:
         channels: list[str] = yield calls.subscribed(keys, sharded=sharded)
         if channels:
             for channel, number in zip(channels, (yield calls.subscribers(channels, sharded=sharded)), strict=True):
-                heard[channel[prefix:]] = heard.get(channel[prefix:], 0) + number
+                name = channel[prefix:].strip("{}")  # a sharded one has braces
+                heard[name] = heard.get(name, 0) + number
     kept: list[str] = yield from _kept(keys)
     found = [ChannelInfo(name, number) for name, number in heard.items() if name not in kept]
     for name in kept:

@@ -204,7 +204,7 @@ class Channel(Generic[T]):
         else:
             reader = LiveReader(self._codec, self._broadcast.keys.channel("").channel, gaps=gaps)
         kind = Kind.PATTERN if self.is_pattern else Kind.SHARD if self.sharded else Kind.CHANNEL
-        topics = [(kind, self._keys.channel)]
+        topics = [(kind, self._keys.told(sharded=self.sharded))]
         return LiveListener(self._broadcast.reach, topics, reader, buffer=buffer, when_full=when_full)
 
     def replay(

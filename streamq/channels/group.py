@@ -127,7 +127,7 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         self._is_finishing = False
 
     def _start(self) -> Callable[[], object]:
-        hub, kind, channel = self._reach.hub, self._kind, self._keys.channel
+        hub, kind, channel = self._reach.hub, self._kind, self._keys.told(sharded=self._kind is Kind.SHARD)
         sink, renewer, held = _WakeUp(self._signal), self._renewer, self._held
 
         def stop() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from types import TracebackType
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-from streamq._redis.hub import Hub, Kind
+from streamq._redis.hub import Kind
 from streamq._redis.scripts import Call
 from streamq.broker.reach import Reach
 from streamq.channels.buffer import Buffer, Counts, Missing, WhenFull
@@ -251,7 +251,7 @@ class LiveListener(Listener[I]):
 
     def _start(self) -> Callable[[], object]:
         # One that may hold up its connection has one of its own.
-        hub = Hub(self._reach.sync) if self._when_full == "block" else self._reach.hub
+        hub = self._reach.new_hub() if self._when_full == "block" else self._reach.hub
         buffer, topics, is_own = self._buffer, self._topics, self._when_full == "block"
 
         def stop() -> None:

@@ -114,7 +114,7 @@ class LiveReader(Reader[Envelope[T] | Gap]):
         return found
 
     def _name(self, channel: bytes) -> str:
-        return channel.decode("utf-8", "backslashreplace")[self._prefix :]
+        return channel.decode("utf-8", "backslashreplace")[self._prefix :].strip("{}")  # a sharded one has braces
 
     def _told(self, gap: Gap) -> list[Envelope[T] | Gap]:
         if self._gaps:

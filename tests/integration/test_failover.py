@@ -1,12 +1,18 @@
-"""Another server becomes the master: callers and workers find it by themselves."""
+"""Another server becomes the master: callers, workers and listeners find it by themselves."""
 
 from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack, closing
 
 import pytest
 
 from streamq import BrokerUnavailable, NotDurable, StreamQ
+from streamq._redis import hub
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq.broker import calls, durability, reads
+from tests.hearing import Hearing, gaps, payloads
 from tests.nodes import free_port
 from tests.workers import Worker, until
 
@@ -116,3 +122,74 @@ def test_sentinels_may_have_a_password(start_node):
     app = StreamQ(f"redis+sentinel://:mine@127.0.0.1:{sentinel.port}/shop?sentinel_password=its")
     assert app.broker.find_queue("1") is None
     app.close()
+
+
+class Publishing:
+    """Publishes numbers on a channel from a thread, for ``with``, whatever happens.
+
+    Attributes:
+        sent: those that the server has confirmed.
+    """
+
+    def __init__(self, channel):
+        self.sent = []
+        self._channel = channel
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="publishing", daemon=True)
+
+    def _run(self):
+        n = 0
+        while not self._stop.wait(0.005):
+            n += 1
+            try:
+                self._channel.publish_sync(n)
+            except BrokerUnavailable:
+                continue
+            self.sent.append(n)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        self._thread.join(20)
+        assert not self._thread.is_alive()
+
+
+@pytest.mark.parametrize("end", ["kill", "freeze"])
+def test_listeners_outlive_a_master(watched, monkeypatch, end):
+    """They are told of the gap, and hear what is published on the new master; a durable channel misses nothing."""
+    monkeypatch.setattr(hub, "_SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(hub, "_LOOK_SECONDS", 0.2)
+    master, replica, url = watched
+    with ExitStack() as stack:
+        app, other = (stack.enter_context(closing(StreamQ(url))) for _ in range(2))
+        for one in (app, other):  # a frozen server is left after a second, and not after five
+            one.broker.sync.client.connection_pool.connection_kwargs["socket_timeout"] = 1.0
+        plain, durable = (app.channel(name, durable=name == "orders") for name in ("prices", "orders"))
+        heard, kept = (stack.enter_context(Hearing(channel.listen(buffer=10_000))) for channel in (plain, durable))
+        publishing = [
+            stack.enter_context(Publishing(other.channel(channel.name, durable=channel.durable)))
+            for channel in (plain, durable)
+        ]
+        until(lambda: all(len(one.sent) > 20 for one in publishing))
+        copied = len(publishing[1].sent)
+        assert master.run("WAIT", 1, 1000) == 1
+        began = time.time()
+        getattr(master, end)()
+        until(lambda: replica.client.info("replication")["role"] == "master", seconds=20, why="no failover")
+        until(lambda: gaps(heard.items), seconds=20, why="no gap is told")
+        joined = [len(one.sent) for one in publishing]
+        until(lambda: all(len(one.sent) > n + 50 for one, n in zip(publishing, joined, strict=True)), seconds=20)
+        until(lambda: payloads(heard.items)[-1:] > publishing[0].sent[joined[0] + 20 :][:1], why="nothing is heard")
+        last = publishing[1].sent[-1]
+        until(lambda: last in payloads(kept.items), why="nothing is got from the log")
+        [reconnected] = [gap for gap in gaps(heard.items) if gap.reason == "reconnected"]
+        assert began - 2 < reconnected.since.timestamp() < time.time()
+        numbers = payloads(kept.items)
+        assert numbers == sorted(set(numbers))
+        after = publishing[1].sent[joined[1] :]
+        expected = {*publishing[1].sent[:copied], *after[: after.index(last) + 1]}
+        assert expected <= set(numbers)
+        assert kept.listener.counts.reconnected == 1

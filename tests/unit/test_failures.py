@@ -11,7 +11,7 @@ from redis.sentinel import MasterNotFoundError
 from streamq import StreamQ
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.failures import POLICY, Then, judge
-from streamq._redis.urls import check_url, read_url
+from streamq._redis.urls import Address, check_url, read_cluster, read_url
 from streamq.config import display_url
 from streamq.errors import (
     BrokerError,
@@ -194,6 +194,44 @@ def test_a_url_of_sentinels_is_read_whole():
         assert options["socket_keepalive"] is True
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+cluster://",
+        "redis+cluster:///",
+        "redis+cluster://a,,b",
+        "redis+cluster://a:port",
+        "redis+cluster://a:99999",
+        "redis+cluster://a;b",
+        "redis+cluster://a/1",
+        "redis+cluster://a?db=1",
+        "redis+cluster://a?no_such_option=1",
+        "redis+cluster://a?socket_connect_timeout=soon",
+        "rediss+cluster://:hun/ter2@a",
+        "redis+cluster://:hun#ter2@a",
+        "redis+cluster://:hun@ter2@a",
+    ],
+)
+def test_a_url_of_a_cluster_that_cannot_be_used_is_refused_at_once(url):
+    with pytest.raises(ConfigError, match="URL") as caught:
+        StreamQ(events_url=url)
+    assert "ter2" not in str(caught.value)
+
+
+def test_a_url_of_a_cluster_is_read_whole():
+    """Its login and its options are those of every node."""
+    place = read_cluster("rediss+cluster://me:p%40ss@a:1,b,[::1]:3?ssl_ca_certs=/ca")
+    assert place.seeds == (("a", 1), ("b", 6379), ("::1", 3))
+    urls = [place.url_of(address) for address in (*place.seeds, Address("10.0.0.7", 7000))]
+    assert urls[0] == "rediss://me:p%40ss@a:1?ssl_ca_certs=/ca"
+    assert urls[2] == "rediss://me:p%40ss@[::1]:3?ssl_ca_certs=/ca"
+    for url, host in zip(urls, ("a", "b", "::1", "10.0.0.7"), strict=True):
+        options = read_url(url).options
+        assert (options["host"], options["username"], options["password"]) == (host, "me", "p@ss")
+        assert options["ssl_ca_certs"] == "/ca"
+    assert StreamQ(events_url="redis+cluster://a:1,b:2/").settings.events_url == "redis+cluster://a:1,b:2/"
+
+
 @pytest.mark.parametrize("url", ["redis+sentinel://me:pw@a/shop", "rediss+sentinel://me:pw@a/shop?sentinel_password=x"])
 async def test_sockets_to_sentinels_and_their_master_have_our_options(url):
     """redis-py's own retries and its protocol are off there too, and nothing is connected."""
@@ -225,6 +263,7 @@ async def test_sockets_to_sentinels_and_their_master_have_our_options(url):
         ("redis+sentinel://me:secret@a:1,b:2/shop", "redis+sentinel://me:***@a:1,b:2/shop"),
         ("redis+sentinel://a/shop?sentinel_password=secret&db=1", "redis+sentinel://a/shop?sentinel_password=***&db=1"),
         ("redis+sentinel://a:1/shop?sentinel_password=sec@ret", "redis+sentinel://***"),
+        ("redis+cluster://me:secret@a:1,b:2", "redis+cluster://me:***@a:1,b:2"),
         ("redis://localhost:6379?password=sec@ret", "redis://***"),
     ],
 )
