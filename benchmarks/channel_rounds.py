@@ -40,6 +40,12 @@ class ChannelRound:
             p50, _ = self._processes.job(module, "hear", round_trips)
         self._add("tell_p50", side, Figure(p50, None, None))
 
+    def ask(self, round_trips: int) -> None:
+        """Measure how long an agent of another process takes to answer."""
+        with self._processes.meanwhile("channels", "answer", beside_server=True):
+            p50, _ = self._processes.job("channels", "ask", round_trips)
+        self._add("request_p50", "ours", Figure(p50, None, None))
+
     def publish(self, side: str, messages: int) -> None:
         """Measure how many messages one process publishes."""
         self._add("publish", side, Figure(*self._processes.job(_MODULES[side], "publish", messages)))

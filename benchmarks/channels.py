@@ -22,6 +22,7 @@ from benchmarks.machine import Figure, Meter
 from benchmarks.names import CHANNEL, CHANNEL_NAME
 from benchmarks.report import WARM_UP, say, say_times
 from benchmarks.tasks import app
+from streamq import Agent
 from streamq.channels.envelope import Envelope, EnvelopeCodec
 
 LISTENERS = 1000
@@ -130,11 +131,34 @@ async def stuck(_count: int, _server: int) -> None:
         await asyncio.Event().wait()
 
 
+async def answer(_count: int, _server: int) -> None:
+    """Be an agent that answers; for ever."""
+    agent = Agent("answering", app)
+
+    @agent.on(Price)
+    async def repeat(message: Envelope[Price]) -> Price:
+        return message.payload
+
+    async with agent:
+        await asyncio.Event().wait()
+
+
+async def ask(count: int, _server: int) -> None:
+    """Ask the agent that `answer` is, and wait for each reply."""
+    took: list[float] = []
+    async with Agent("asking", app) as agent:
+        for _ in range(count + WARM_UP):
+            start = time.perf_counter()
+            await agent.request("answering", _price(0), reply=Price, timeout=20)
+            took.append((time.perf_counter() - start) * 1000)
+    say_times(took[WARM_UP:])
+
+
 async def _main(job: Callable[[int, int], Awaitable[None]], count: int, server: int) -> None:
     async with app:
         await job(count, server)
 
 
 if __name__ == "__main__":
-    jobs = {one.__name__: one for one in (tell, hear, flood, hear_flood, hear_by_many, publish, stuck)}
+    jobs = {one.__name__: one for one in (tell, hear, flood, hear_flood, hear_by_many, publish, stuck, answer, ask)}
     run(_main(jobs[sys.argv[1]], int(sys.argv[2]), int(sys.argv[3])))

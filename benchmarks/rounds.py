@@ -82,6 +82,11 @@ def _measures() -> dict[str, Measure]:
             " on uvloop.",
             unit="ms",
         ),
+        "request_p50": Measure(
+            "request p50",
+            "agent.request() to an agent of another process, which gets it by its durable inbox, and its reply.",
+            unit="ms",
+        ),
         "publish": Measure(
             "publish, many",
             "a redis-py pipeline of PUBLISH, 250 to a round trip, against 250 calls of channel.publish() at a time.",
@@ -133,6 +138,9 @@ class Rounds:
                     step("ours" if ours else "bare")
             self._progress(f"round {number + 1} of {self._plan.rounds}: a thousand listeners")
             self._channels.hear_by_many(self._plan.messages // 500)
+            self._progress(f"round {number + 1} of {self._plan.rounds}: requests of agents")
+            self._server.clean()
+            self._channels.ask(self._plan.round_trips)
             self._progress(f"round {number + 1} of {self._plan.rounds}: drain in threads")
             self._server.clean()
             self._drain_filled("drain_threads", "fill_for_threads")
