@@ -8,6 +8,7 @@ from contextlib import closing
 import pytest
 
 from streamq import BrokerUnavailable, StreamQ
+from streamq._redis import hub
 from streamq._redis.cluster import AsyncCluster, SyncCluster
 from streamq._redis.scripts import Call
 from tests.clusters import Cluster, raw
@@ -112,9 +113,10 @@ async def test_one_connection_for_what_goes_to_all_and_one_to_each_master(app, c
         assert subscribed(owner, f"sq:channel:{{{name}}}", sharded=True) == 1
     for listener in listeners:
         listener.close()
-    await asyncio.to_thread(until, lambda: sum(connections()) == 1)
-    await app.broadcast.aclose()
     await asyncio.to_thread(until, lambda: sum(connections()) == 0)
+    shards = app.broadcast.reach.hub
+    await asyncio.to_thread(until, lambda: shards._thread is None and not shards._hubs)
+    await app.broadcast.aclose()
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -179,6 +181,23 @@ async def test_a_sharded_channel_is_followed_when_its_slot_moves(app, cluster, d
     await app.broadcast.aclose()
 
 
+async def test_a_channel_is_found_whose_slot_has_moved_before(app, cluster):
+    """Also by who knows only where it was."""
+    key = "sq:channel:{found}"
+    async with app.channel("other", sharded=True).listen():
+        await app.channel("other", sharded=True).publish(0)
+        source = cluster.owner(key)
+        target = next(node for node in cluster.masters if node is not source)
+        await asyncio.to_thread(cluster.move, key, target)
+        channel = app.channel("found", sharded=True)
+        async with channel.listen() as heard:
+            await channel.publish(1)
+            await asyncio.to_thread(channel.publish_sync, 2)
+            assert payloads(await take(heard, 2)) == [1, 2]
+            assert heard.counts.reconnected == 0
+    await app.broadcast.aclose()
+
+
 async def test_a_call_is_sent_where_a_slot_is_about_to_be(cluster):
     """A node that says ASK is believed once, and the next call goes to it again."""
     key = "{asked}"
@@ -201,8 +220,13 @@ async def test_a_call_is_sent_where_a_slot_is_about_to_be(cluster):
             await on_loop.close()
 
 
-async def test_listeners_and_publishers_outlive_a_master(app_of, start_node):
+@pytest.mark.parametrize("end", ["kill", "freeze"])
+async def test_listeners_and_publishers_outlive_a_master(app_of, start_node, monkeypatch, end):
     """Its replica takes over: there is a gap, the durable channel is filled, and nothing else is missing."""
+    monkeypatch.setattr(hub, "_SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(hub, "_LOOK_SECONDS", 0.2)
+    for kind in (SyncCluster, AsyncCluster):  # a frozen node is left after a second, and not after five
+        monkeypatch.setitem(kind.__init__.__kwdefaults__, "read_timeout", 1.0)
     cluster = Cluster(start_node, replicas=True)
     here, there = app_of(cluster.url), app_of(cluster.url)
     victim = cluster.owner("sq:channel:{sharded}")
@@ -232,12 +256,15 @@ async def test_listeners_and_publishers_outlive_a_master(app_of, start_node):
     publishing = [asyncio.create_task(publish(name, options)) for name, options in made.items()]
     await asyncio.to_thread(until, lambda: all(len(numbers) > 20 for numbers in sent.values()))
     await asyncio.to_thread(lambda: victim.run("WAIT", 1, 1000))
-    victim.kill()
-    await asyncio.sleep(0)
+    getattr(victim, end)()
     replica.run("CLUSTER", "FAILOVER", "TAKEOVER")
-    before = {name: len(numbers) for name, numbers in sent.items()}
+    counts = {name: listener.counts for name, listener in listeners.items()}
     await asyncio.to_thread(
-        until, lambda: all(len(numbers) > before[name] + 20 for name, numbers in sent.items()), seconds=30
+        until, lambda: all(counts[name].reconnected for name in ("sharded", durable)), seconds=20, why="no gap"
+    )
+    before = {name: count.received for name, count in counts.items()}
+    await asyncio.to_thread(
+        until, lambda: all(count.received > before[name] + 20 for name, count in counts.items()), seconds=20
     )
     stop.set()
     await asyncio.gather(*publishing)
