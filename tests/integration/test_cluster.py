@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
 
-from streamq import BrokerUnavailable, StreamQ
+from streamq import Agent, BrokerUnavailable, StreamQ, agents
 from streamq._redis import hub
 from streamq._redis.cluster import AsyncCluster, SyncCluster
 from streamq._redis.scripts import Call
+from tests.agents import running
+from tests.apps.agents import Answer, Question, make
 from tests.clusters import Cluster, raw
 from tests.hearing import gaps, payloads, take, take_until
 from tests.nodes import Node
@@ -280,3 +284,34 @@ async def test_listeners_and_publishers_outlive_a_master(app_of, start_node, mon
     await pattern.aclose()
     await here.broadcast.aclose()
     await there.broadcast.aclose()
+
+
+def test_the_commands_for_channels_and_agents_know_clusters(cluster):
+    """What one publishes another hears; queues are not there, and it is said."""
+
+    def run(*words):
+        command = [sys.executable, "-m", "streamq", *words, "--url", cluster.url]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    hearing = run("subscribe", "news:*", "--count", "1")
+    assert "listening" in hearing.stderr.readline()
+    assert "heard it" in run("publish", "news:today", '"rain"').communicate(timeout=20)[0]
+    assert "rain" in hearing.communicate(timeout=20)[0]
+    agents = run("agents", "--json")
+    assert agents.communicate(timeout=20) == ("", "")
+    queues = run("queues")
+    assert "single server, or Sentinel" in queues.communicate(timeout=20)[1]
+    assert (hearing.returncode, agents.returncode, queues.returncode) == (0, 0, 2)
+
+
+async def test_agents_are_on_a_cluster(app):
+    """They find, ask and outbid each other there."""
+    asking = Agent("asking", app)
+    async with running(asking, make("answering", app)):
+        assert (await asking.request("answering", Question("why"), reply=Answer)).text == "WHY"
+        assert sorted(info.name for info in await agents(app)) == ["answering", "asking"]
+        claim = await asking.claim("name", seconds=5)
+        assert claim
+        assert await asking.claim("name", seconds=5) is None
+        await claim.release()
+    await app.broadcast.aclose()
