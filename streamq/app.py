@@ -53,8 +53,10 @@ class StreamQ:
         fairness_weights: by fairness keys, how many turns they have for one of those that are not named.
         durability: what an enqueue waits for: ``async`` for Redis itself, ``replica`` for one of its replicas to have
             the message, ``fsync`` for its disk to have it. Where Redis cannot confirm that, the enqueue is an error.
-        events_url: another server for channels and agents. What is told of tasks is told by the scripts that commit
-            them, and so at `url`.
+        events_url: another server for channels and agents, or a Redis Cluster, which `url` cannot be:
+            ``redis+cluster://[user:password@]HOST:6379,HOST:6379``. Its nodes must be reached by the addresses that
+            they give for one another; with ``rediss+cluster://`` their certificates must have them. What is told of
+            tasks is told by the scripts that commit them, and so at `url`.
         max_message: bytes that an encoded message of a channel may have.
         durable_events: keep the events of tasks and workers, those of the last hour and up to some 100,000 of each
             queue, so that who begins to listen late can still read them.

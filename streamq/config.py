@@ -128,7 +128,7 @@ class Settings:
         unknown_task_ttl: seconds for which a message that no worker can run is put back, before it goes there too.
         queue_limits: limits of whole queues, by their names.
         fairness_weights: how many turns fairness keys have for one of others.
-        events_url: where channels and agents are, if not at `url`.
+        events_url: where channels and agents are, if not at `url`; it may also be ``redis+cluster://``.
         max_message: bytes that an encoded message of a channel may have.
         durable_events: the events of tasks and workers of the last hour are kept, up to some 100,000 of each queue.
     """

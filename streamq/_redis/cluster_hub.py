@@ -3,6 +3,10 @@
 What is published to all nodes is heard at any of them: one connection, to another node each time it is made. What is
 published to a shard is heard at the node that has the slot of the channel: one connection to each such node. When a
 slot moves, or its node goes, a thread asks who has it now and subscribes there.
+
+What is published while a listener has no connection is lost to it, as with a single server, and the gap is told. What
+is not told is that two nodes cannot reach each other: what is published at the one to all nodes is then not heard at
+the other. The numbers of senders show it with the next message that comes through.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ class Published(NamedTuple):
     """What came of a message.
 
     Attributes:
-        heard: how many connections heard it; in a Redis Cluster, of those to the same node.
+        heard: how many connections heard it; in a Redis Cluster, of those to the node that took it, which of a channel
+            that is not sharded may be none, though others hear it.
         entry: its place in the log of a durable channel; None: it was not kept, or was sent again after so many others
             that its place is not known.
         is_first: the log was empty before; its name is to be noted.

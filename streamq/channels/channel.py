@@ -41,7 +41,8 @@ class Channel(Generic[T]):
         durable: its messages are also kept in a log: each group gets each of them, late listeners can begin in the
             past, and nothing is missed but what `retention` removes.
         retention: how much of a durable channel is kept.
-        sharded: it is published to one node of a Redis Cluster, and not to all; it cannot be heard by a pattern.
+        sharded: it is published to the one node of a Redis Cluster that has its slot, and not to all; it cannot be
+            heard by a pattern.
         sender: who publishes by it; by default the host and the process id.
         listed: its name is noted if it is durable, for those who look at all of them; not so if it is only for a while.
 

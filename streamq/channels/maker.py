@@ -66,7 +66,10 @@ class ChannelMaker:
                 begin in the past.
             max_length: so many messages are kept, at least; None: any number.
             max_age: for so many seconds, at least; None: for ever.
-            sharded: it is published to one node of a Redis Cluster, and not to all; it cannot be heard by a pattern.
+            sharded: it is published to the one node of a Redis Cluster that has its slot, and not to all. A cluster
+                forwards anything else to every node, so more nodes do not carry more of it. In return it cannot be
+                heard by a pattern. Whoever publishes and whoever listens must agree: one that is sharded and one that
+                is not are two channels.
             sender: who publishes by it; by default the host and the process id.
 
         Raises:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamq.cli.options import in_one_line, json_option, opened_app, print_any_text, server_options, to_json
+from streamq.cli.options import in_one_line, json_option, opened_channels, print_any_text, server_options, to_json
 
 if TYPE_CHECKING:
     from streamq.agent.presence import AgentInfo
@@ -31,7 +31,7 @@ def command(*, watch: bool, url: str, namespace: str, as_json: bool) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways to end it are one
     print_any_text()
     try:
-        with opened_app(url, namespace) as app:
+        with opened_channels(url, namespace) as app:
             _show(app, as_json=as_json)
             if watch:
                 asyncio.run(_watch(app, as_json=as_json))

@@ -23,7 +23,8 @@ def command(url: str, namespace: str, *, as_json: bool) -> None:
 
     Of each: how many connections listen to it by its name (those that do by a pattern are not known), whether it is
     plain or durable, how many messages are kept, and of each group of consumers how many it has got and not handled
-    (pending), and how many it has not got yet (lag). If the app has an events_url, give that as the server.
+    (pending), and how many it has not got yet (lag). If the app has an events_url, give that as the server; it cannot
+    be a Redis Cluster, whose nodes each know their own listeners only.
     """
     from streamq.broker.walking import complete  # noqa: PLC0415 - --help must answer quickly
     from streamq.channels.census import census  # noqa: PLC0415

@@ -81,6 +81,17 @@ def opened_app(url: str, namespace: str) -> Iterator[StreamQ]:
         yield app
 
 
+@contextmanager
+def opened_channels(url: str, namespace: str) -> Iterator[StreamQ]:
+    """Give the app whose channels are on a server, or on a cluster, on which queues cannot be; as `opened_app`."""
+    from streamq.app import StreamQ  # noqa: PLC0415 - --help must answer quickly
+
+    settings = settings_of(url, namespace)
+    elsewhere = StreamQ(DEFAULT_URL, namespace=settings.namespace, events_url=settings.url)  # it is not connected
+    with naming_the_server(settings), elsewhere as app:
+        yield app
+
+
 def check_queues(app: StreamQ, names: Iterable[str]) -> None:
     """See that there are queues of these names: a misspelt one is empty, and would seem to be done with.
 

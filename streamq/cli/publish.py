@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from streamq.cli.options import opened_app, server_options
+from streamq.cli.options import opened_channels, server_options
 from streamq.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def command(name: str, text: str, url: str, namespace: str, kind: str | None, *,
     server.
     """
     payloads = _lines() if text == "-" else iter([_read(text, "the message")])
-    with opened_app(url, namespace) as app:
+    with opened_channels(url, namespace) as app:
         channel = _channel(app, name, durable=durable)
         for payload in payloads:
             published = channel.publish_sync(payload, type=kind)

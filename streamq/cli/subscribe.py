@@ -12,7 +12,7 @@ from streamq.cli.options import (
     Age,
     in_one_line,
     json_option,
-    opened_app,
+    opened_channels,
     print_any_text,
     server_options,
     to_json,
@@ -48,7 +48,7 @@ def command(
     from streamq.channels.gaps import Gap  # noqa: PLC0415 - --help must answer quickly
 
     print_any_text()
-    with ending_cleanly(), opened_app(url, namespace) as app:
+    with ending_cleanly(), opened_channels(url, namespace) as app:
         left = count
         with telling_of_trouble(), _listener(app, names, since) as listener:
             say(f"listening to {display_url(url)}, namespace {namespace}")

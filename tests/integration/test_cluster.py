@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from contextlib import closing
 
 import pytest
 
-from streamq import BrokerUnavailable, StreamQ
+from streamq import Agent, BrokerUnavailable, StreamQ, agents
+from streamq._redis import hub
 from streamq._redis.cluster import AsyncCluster, SyncCluster
 from streamq._redis.scripts import Call
+from tests.agents import running
+from tests.apps.agents import Answer, Question, make
 from tests.clusters import Cluster, raw
 from tests.hearing import gaps, payloads, take, take_until
 from tests.nodes import Node
@@ -112,9 +117,10 @@ async def test_one_connection_for_what_goes_to_all_and_one_to_each_master(app, c
         assert subscribed(owner, f"sq:channel:{{{name}}}", sharded=True) == 1
     for listener in listeners:
         listener.close()
-    await asyncio.to_thread(until, lambda: sum(connections()) == 1)
-    await app.broadcast.aclose()
     await asyncio.to_thread(until, lambda: sum(connections()) == 0)
+    shards = app.broadcast.reach.hub
+    await asyncio.to_thread(until, lambda: shards._thread is None and not shards._hubs)
+    await app.broadcast.aclose()
 
 
 @pytest.mark.parametrize("sharded", [False, True])
@@ -179,6 +185,23 @@ async def test_a_sharded_channel_is_followed_when_its_slot_moves(app, cluster, d
     await app.broadcast.aclose()
 
 
+async def test_a_channel_is_found_whose_slot_has_moved_before(app, cluster):
+    """Also by who knows only where it was."""
+    key = "sq:channel:{found}"
+    async with app.channel("other", sharded=True).listen():
+        await app.channel("other", sharded=True).publish(0)
+        source = cluster.owner(key)
+        target = next(node for node in cluster.masters if node is not source)
+        await asyncio.to_thread(cluster.move, key, target)
+        channel = app.channel("found", sharded=True)
+        async with channel.listen() as heard:
+            await channel.publish(1)
+            await asyncio.to_thread(channel.publish_sync, 2)
+            assert payloads(await take(heard, 2)) == [1, 2]
+            assert heard.counts.reconnected == 0
+    await app.broadcast.aclose()
+
+
 async def test_a_call_is_sent_where_a_slot_is_about_to_be(cluster):
     """A node that says ASK is believed once, and the next call goes to it again."""
     key = "{asked}"
@@ -201,8 +224,13 @@ async def test_a_call_is_sent_where_a_slot_is_about_to_be(cluster):
             await on_loop.close()
 
 
-async def test_listeners_and_publishers_outlive_a_master(app_of, start_node):
+@pytest.mark.parametrize("end", ["kill", "freeze"])
+async def test_listeners_and_publishers_outlive_a_master(app_of, start_node, monkeypatch, end):
     """Its replica takes over: there is a gap, the durable channel is filled, and nothing else is missing."""
+    monkeypatch.setattr(hub, "_SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr(hub, "_LOOK_SECONDS", 0.2)
+    for kind in (SyncCluster, AsyncCluster):  # a frozen node is left after a second, and not after five
+        monkeypatch.setitem(kind.__init__.__kwdefaults__, "read_timeout", 1.0)
     cluster = Cluster(start_node, replicas=True)
     here, there = app_of(cluster.url), app_of(cluster.url)
     victim = cluster.owner("sq:channel:{sharded}")
@@ -232,12 +260,15 @@ async def test_listeners_and_publishers_outlive_a_master(app_of, start_node):
     publishing = [asyncio.create_task(publish(name, options)) for name, options in made.items()]
     await asyncio.to_thread(until, lambda: all(len(numbers) > 20 for numbers in sent.values()))
     await asyncio.to_thread(lambda: victim.run("WAIT", 1, 1000))
-    victim.kill()
-    await asyncio.sleep(0)
+    getattr(victim, end)()
     replica.run("CLUSTER", "FAILOVER", "TAKEOVER")
-    before = {name: len(numbers) for name, numbers in sent.items()}
+    counts = {name: listener.counts for name, listener in listeners.items()}
     await asyncio.to_thread(
-        until, lambda: all(len(numbers) > before[name] + 20 for name, numbers in sent.items()), seconds=30
+        until, lambda: all(counts[name].reconnected for name in ("sharded", durable)), seconds=20, why="no gap"
+    )
+    before = {name: count.received for name, count in counts.items()}
+    await asyncio.to_thread(
+        until, lambda: all(count.received > before[name] + 20 for name, count in counts.items()), seconds=20
     )
     stop.set()
     await asyncio.gather(*publishing)
@@ -253,3 +284,34 @@ async def test_listeners_and_publishers_outlive_a_master(app_of, start_node):
     await pattern.aclose()
     await here.broadcast.aclose()
     await there.broadcast.aclose()
+
+
+def test_the_commands_for_channels_and_agents_know_clusters(cluster):
+    """What one publishes another hears; queues are not there, and it is said."""
+
+    def run(*words):
+        command = [sys.executable, "-m", "streamq", *words, "--url", cluster.url]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    hearing = run("subscribe", "news:*", "--count", "1")
+    assert "listening" in hearing.stderr.readline()
+    assert "heard it" in run("publish", "news:today", '"rain"').communicate(timeout=20)[0]
+    assert "rain" in hearing.communicate(timeout=20)[0]
+    agents = run("agents", "--json")
+    assert agents.communicate(timeout=20) == ("", "")
+    queues = run("queues")
+    assert "single server, or Sentinel" in queues.communicate(timeout=20)[1]
+    assert (hearing.returncode, agents.returncode, queues.returncode) == (0, 0, 2)
+
+
+async def test_agents_are_on_a_cluster(app):
+    """They find, ask and outbid each other there."""
+    asking = Agent("asking", app)
+    async with running(asking, make("answering", app)):
+        assert (await asking.request("answering", Question("why"), reply=Answer)).text == "WHY"
+        assert sorted(info.name for info in await agents(app)) == ["answering", "asking"]
+        claim = await asking.claim("name", seconds=5)
+        assert claim
+        assert await asking.claim("name", seconds=5) is None
+        await claim.release()
+    await app.broadcast.aclose()
