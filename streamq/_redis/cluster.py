@@ -55,6 +55,7 @@ class SyncCluster:
         self._nodes: dict[Address, SyncConnection] = {}
         self._lines: dict[Any, tuple[Address, SyncConnection]] = {}
         self._left: Address | None = None
+        self._is_failing = False  # the line that is hung up next has failed
 
     def node(self, address: Address) -> SyncConnection:
         """The connection to one node."""
@@ -125,18 +126,25 @@ class SyncCluster:
         except _FAILURES:
             self._slots.lost(address)
             raise
+        self._is_failing = False
         self._lines[line] = address, node
         return line
 
     def hang_up(self, line: Any) -> None:
         """Close a socket that was opened by `line`."""
         self._left, node = self._lines.pop(line)
+        if self._is_failing:
+            self.lost(self._left)
         node.hang_up(line)
 
     def failed(self, error: Exception) -> BrokerError:
-        """Return what `error` means to one who listens; the next look at the nodes is a new one."""
-        self._slots.forget()
+        """Return what `error` means to one who listens."""
+        self._is_failing = True
         return judge(error).error(error)
+
+    def lost(self, address: Address) -> None:
+        """Note that a node has failed: others are asked first, and anew, who has which slots."""
+        self._slots.lost(address)
 
     def close(self) -> None:
         """Close every socket."""

@@ -137,6 +137,8 @@ class ClusterHub:
     def seat_lost(self, seat: _Seat, error: BrokerError, *, is_left: bool) -> None:
         """Note that nothing is heard there for now, or, with `is_left`, that nothing will be."""
         topic = seat.topic
+        if not is_left:
+            self._cluster.lost(seat.address)
         with self._changed:
             if topic.seat is not seat:
                 return
