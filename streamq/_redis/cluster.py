@@ -78,15 +78,22 @@ class SyncCluster:
     def _deliver(self, call: Call[T]) -> T:
         return self._follow(self._slots.deliver(call))
 
-    def owner(self, name: str, *, anew: bool) -> Address:
-        """Tell which node has the slot of a channel; `anew`: ask the nodes again.
+    def look_up(self, *, anew: bool) -> None:
+        """Ask the nodes who has which slots, if that is not known or may have changed.
 
         Raises:
-            BrokerError: no node says, or nobody has it.
+            BrokerError: none of them says.
         """
         if anew:
             self._slots.forget()
         self._follow(self._slots.look_up())
+
+    def owner(self, name: str) -> Address:
+        """Tell which node has the slot of a channel, as was last looked up.
+
+        Raises:
+            BrokerUnavailable: nobody has it.
+        """
         return self._slots.owner(slot_of_name(name))
 
     def _follow(self, steps: Steps[T]) -> T:
