@@ -55,6 +55,7 @@ class SyncCluster:
         self._nodes: dict[Address, SyncConnection] = {}
         self._lines: dict[Any, tuple[Address, SyncConnection]] = {}
         self._left: Address | None = None
+        self._is_failing = False  # the line that is hung up next has failed
 
     def node(self, address: Address) -> SyncConnection:
         """The connection to one node."""
@@ -77,15 +78,22 @@ class SyncCluster:
     def _deliver(self, call: Call[T]) -> T:
         return self._follow(self._slots.deliver(call))
 
-    def owner(self, name: str, *, anew: bool) -> Address:
-        """Tell which node has the slot of a channel; `anew`: ask the nodes again.
+    def look_up(self, *, anew: bool) -> None:
+        """Ask the nodes who has which slots, if that is not known or may have changed.
 
         Raises:
-            BrokerError: no node says, or nobody has it.
+            BrokerError: none of them says.
         """
         if anew:
             self._slots.forget()
         self._follow(self._slots.look_up())
+
+    def owner(self, name: str) -> Address:
+        """Tell which node has the slot of a channel, as was last looked up.
+
+        Raises:
+            BrokerUnavailable: nobody has it.
+        """
         return self._slots.owner(slot_of_name(name))
 
     def _follow(self, steps: Steps[T]) -> T:
@@ -125,18 +133,25 @@ class SyncCluster:
         except _FAILURES:
             self._slots.lost(address)
             raise
+        self._is_failing = False
         self._lines[line] = address, node
         return line
 
     def hang_up(self, line: Any) -> None:
         """Close a socket that was opened by `line`."""
         self._left, node = self._lines.pop(line)
+        if self._is_failing:
+            self.lost(self._left)
         node.hang_up(line)
 
     def failed(self, error: Exception) -> BrokerError:
-        """Return what `error` means to one who listens; the next look at the nodes is a new one."""
-        self._slots.forget()
+        """Return what `error` means to one who listens."""
+        self._is_failing = True
         return judge(error).error(error)
+
+    def lost(self, address: Address) -> None:
+        """Note that a node has failed: others are asked first, and anew, who has which slots."""
+        self._slots.lost(address)
 
     def close(self) -> None:
         """Close every socket."""

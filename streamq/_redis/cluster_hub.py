@@ -137,6 +137,8 @@ class ClusterHub:
     def seat_lost(self, seat: _Seat, error: BrokerError, *, is_left: bool) -> None:
         """Note that nothing is heard there for now, or, with `is_left`, that nothing will be."""
         topic = seat.topic
+        if not is_left:
+            self._cluster.lost(seat.address)
         with self._changed:
             if topic.seat is not seat:
                 return
@@ -174,8 +176,7 @@ class ClusterHub:
                     failures = 0
                     self._changed.wait()
                     continue
-            for topic in astray:
-                self._place(topic)
+            self._place_all(astray)
             for seat in left:
                 seat.hub.unsubscribe(Kind.SHARD, seat.topic.name, seat)
             self._close_unused()
@@ -187,13 +188,23 @@ class ClusterHub:
         for hub in hubs.values():
             hub.close()
 
-    def _place(self, topic: _Topic) -> None:
-        """Subscribe at the node that has the slot, unless that is where it is: that hub comes back by itself."""
+    def _place_all(self, astray: list[_Topic]) -> None:
         try:
-            address = self._cluster.owner(topic.name, anew=topic.is_lost)
+            self._cluster.look_up(anew=any(topic.is_lost for topic in astray))
         except BrokerError as error:
-            self._not_placed(topic, error)
+            for topic in astray:
+                self._not_placed(topic, error)
             return
+        for topic in astray:
+            try:
+                address = self._cluster.owner(topic.name)
+            except BrokerUnavailable as error:
+                self._not_placed(topic, error)
+            else:
+                self._place(topic, address)
+
+    def _place(self, topic: _Topic, address: Address) -> None:
+        """Subscribe at the node that has the slot, unless that is where it is: that hub comes back by itself."""
         with self._changed:
             if not topic.sinks or topic.confirmed or (topic.seat is not None and topic.seat.address == address):
                 return
@@ -205,8 +216,8 @@ class ClusterHub:
 
     def _not_placed(self, topic: _Topic, error: BrokerError) -> None:
         with self._changed:
-            topic.error = error
-            sinks = topic.sinks
+            sinks = () if topic.confirmed or topic.error is not None else topic.sinks
+            topic.error = None if topic.confirmed else error
         for sink in sinks:
             sink.away(error)
 

@@ -149,12 +149,22 @@ async def test_what_was_dropped_is_got_from_the_log(app):
     await app.broadcast.aclose()
 
 
-async def test_a_listener_that_blocks_has_connections_of_its_own(app):
-    channel = app.channel("slow", sharded=True)
-    async with channel.listen(buffer=2, when_full="block") as heard:
-        for n in range(2):
+@pytest.mark.parametrize("sharded", [False, True])
+async def test_a_listener_that_blocks_has_connections_of_its_own(app, sharded):
+    """It is cut off, and is back when there is room; others hear everything meanwhile."""
+    channel = app.channel("slow", sharded=sharded)
+    async with channel.listen(buffer=2, when_full="block") as slow, channel.listen() as heard:
+        for n in range(10):
             await channel.publish(n)
-        assert payloads(await take(heard, 2)) == [0, 1]
+        assert payloads(await take(heard, 10)) == [*range(10)]
+        await asyncio.to_thread(until, lambda: slow.counts.dropped)
+        assert payloads(await take(slow, 2)) == [0, 1]
+        await asyncio.to_thread(until, lambda: slow.counts.reconnected)
+        await channel.publish(10)
+        found = await take_until(slow, lambda item: getattr(item, "payload", 0) == 10)
+        assert "reconnected" in [gap.reason for gap in gaps(found)]
+        assert payloads(await take(heard, 1)) == [10]
+        assert heard.counts.reconnected == 0
     await app.broadcast.aclose()
 
 

@@ -111,6 +111,15 @@ def test_what_goes_to_all_nodes_goes_to_another_while_one_is_away(slots):
     assert {slots.address_of(publish) for _ in range(10)} == {A, B} - {first}
 
 
+def test_who_listens_goes_to_another_node_than_before(slots):
+    """If there is one that is not away."""
+    assert {slots.any(but=A) for _ in range(20)} == {B}
+    assert {slots.any(but=None) for _ in range(50)} == {A, B}
+    slots.lost(B)
+    assert {slots.any(but=None) for _ in range(20)} == {A}
+    assert {slots.any(but=A) for _ in range(20)} == {B}
+
+
 def test_a_refusal_is_no_reason_to_ask_another(slots):
     slots.forget()
     with pytest.raises(BrokerRefused):
