@@ -38,7 +38,7 @@ def kill(connection):
 @pytest.fixture
 def impatient(monkeypatch):
     """Have those who wait for a server give up soon."""
-    monkeypatch.setitem(connections._PATIENCE, "stop", stop_after_delay(0.2))
+    monkeypatch.setitem(connections.PATIENCE, "stop", stop_after_delay(0.2))
 
 
 def pubsub_clients(connection):
