@@ -215,7 +215,7 @@ def test_retention_that_cannot_be_used_is_refused(app, retention):
 async def test_a_channel_may_be_sharded(any_server, app, raw, durable):
     channel = app.channel("prices", int, sharded=True, durable=durable)
     async with channel.listen() as heard, app.channel("prices", int).listen() as other:
-        assert raw("PUBSUB", "SHARDNUMSUB", "sq:channel:prices")[1] == 1
+        assert raw("PUBSUB", "SHARDNUMSUB", "sq:channel:{prices}")[1] == 1
         await channel.publish(1)
         assert payloads(await take(heard, 1)) == [1]
         raw("CLIENT", "KILL", "TYPE", "pubsub")
@@ -224,7 +224,7 @@ async def test_a_channel_may_be_sharded(any_server, app, raw, durable):
         [*_, message] = await take(heard, 1 if durable else 2)
         assert message.payload == 2
         assert other.counts.received == 0
-    until(lambda: raw("PUBSUB", "SHARDNUMSUB", "sq:channel:prices")[1] == 0)
+    until(lambda: raw("PUBSUB", "SHARDNUMSUB", "sq:channel:{prices}")[1] == 0)
     await app.aclose()
 
 
