@@ -158,8 +158,7 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
         found: list[Envelope[T] | Gap] = []
         while not found and not self._is_over:
             if self._has_all and not self._signal.is_set:
-                wait = min(_LOOK_SECONDS, self._next_sweep - time.monotonic())
-                yield Pause(max(wait, 0.01))
+                yield Pause(max(0.01, min(_LOOK_SECONDS, self._next_sweep - time.monotonic())))
             self._signal.clear()
             self._has_all = False
             try:
