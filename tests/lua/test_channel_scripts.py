@@ -219,4 +219,4 @@ def test_what_is_given_back_is_taken_at_once(any_server, append, fetch, claim, c
     assert claim("other", lease_ms=60_000).kept == []
     connection.run(channels.release(KEYS, "g", "w", [entries[0], "9-9"], 60_000))
     [kept] = claim("other", lease_ms=60_000).kept
-    assert (kept.entry, kept.deliveries) == (entries[0], 2)
+    assert (kept.entry, kept.deliveries) == (entries[0], 1)  # what was not handled does not count
