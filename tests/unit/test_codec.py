@@ -156,7 +156,6 @@ def strict(a: int, /, b: int = 0, *rest: int, c: int, **more: int) -> None:
         (Any, {"list": [1, 2.5, None, "x"], "nested": {"a": {}}}),
     ],
     ids=lambda one: type(one).__name__,  # those of sets would differ between processes
-    ids=repr,
 )
 def test_a_value_arrives_as_what_it_was(annotation, value):
     """Arguments and results of an annotated type keep type and value, by place, by name, and in both kinds at once."""
