@@ -23,6 +23,7 @@ from streamq._redis.failures import judge
 from streamq._redis.pools import READ_SECONDS
 from streamq._redis.scripts import Call
 from streamq._redis.slots import ASKING, Sent, Slots, Steps, is_redirect, slot_of_name
+from streamq._redis.steps import adrive, drive
 from streamq._redis.urls import Address, read_cluster
 from streamq.errors import BrokerError, BrokerUnavailable
 
@@ -97,17 +98,7 @@ class SyncCluster:
         return self._slots.owner(slot_of_name(name))
 
     def _follow(self, steps: Steps[T]) -> T:
-        answer: Any = None
-        while True:
-            try:
-                sent = steps.throw(answer) if isinstance(answer, BrokerError) else steps.send(answer)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            try:
-                answer = self._answer(sent)
-            except BrokerError as error:
-                answer = error
+        return drive(steps, self._answer)
 
     def _answer(self, sent: Sent) -> Any:
         node = self.node(sent.address)
@@ -245,17 +236,7 @@ class AsyncCluster:
         return dict(zip(numbers, found, strict=True))
 
     async def _follow(self, steps: Steps[T]) -> T:
-        answer: Any = None
-        while True:
-            try:
-                sent = steps.throw(answer) if isinstance(answer, BrokerError) else steps.send(answer)
-            except StopIteration as end:
-                value: T = end.value
-                return value
-            try:
-                answer = await self._answer(sent)
-            except BrokerError as error:
-                answer = error
+        return await adrive(steps, self._answer)
 
     async def _answer(self, sent: Sent) -> Any:
         node = self._node(sent.address)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from streamq._redis.cluster import SyncCluster
 from streamq._redis.connections import AsyncConnection, SyncConnection
 from streamq._redis.scripts import Call
+from streamq._redis.steps import adrive, drive
 
 T = TypeVar("T")
 
@@ -61,19 +62,15 @@ def complete(
     Raises:
         BrokerError: Redis does not do what is asked; what was done until then stays done.
     """
-    answer: Any = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as end:
-            value: T = end.value
-            return value
+
+    def do(step: Call[Any] | Sequence[Call[Any]] | float) -> Any:
         if isinstance(step, Call):
-            answer = connection.run(step)
-        elif isinstance(step, Sequence):
-            answer = together(step) if together else [connection.run(call) for call in step]
-        else:
-            time.sleep(step)
+            return connection.run(step)
+        if isinstance(step, Sequence):
+            return together(step) if together else [connection.run(call) for call in step]
+        return time.sleep(step)
+
+    return drive(steps, do)
 
 
 async def acomplete(
@@ -82,16 +79,12 @@ async def acomplete(
     together: Callable[[Sequence[Call[Any]]], Awaitable[Any]] | None = None,
 ) -> T:
     """Send the calls that steps give, and return what they return, as `complete` does."""
-    answer: Any = None
-    while True:
-        try:
-            step = steps.send(answer)
-        except StopIteration as end:
-            value: T = end.value
-            return value
+
+    async def do(step: Call[Any] | Sequence[Call[Any]] | float) -> Any:
         if isinstance(step, Call):
-            answer = await connection.run(step)
-        elif isinstance(step, Sequence):
-            answer = await together(step) if together else [await connection.run(call) for call in step]
-        else:
-            await asyncio.sleep(step)
+            return await connection.run(step)
+        if isinstance(step, Sequence):
+            return await together(step) if together else [await connection.run(call) for call in step]
+        return await asyncio.sleep(step)
+
+    return await adrive(steps, do)

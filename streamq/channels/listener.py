@@ -14,6 +14,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from streamq._redis.hub import Kind
 from streamq._redis.scripts import Call
+from streamq._redis.steps import adrive, drive
 from streamq.broker.reach import Reach
 from streamq.channels.buffer import Buffer, Counts, Missing, WhenFull
 from streamq.channels.signal import Signal
@@ -135,38 +136,18 @@ class Listener(ABC, Generic[I]):
         self.close()
 
     def _follow(self, steps: Steps[I]) -> list[I] | None:
-        answer: Any = None
-        while True:
-            try:
-                step = steps.throw(answer) if isinstance(answer, BrokerError) else steps.send(answer)
-            except StopIteration as end:
-                value: list[I] | None = end.value
-                return value
-            answer = None
-            if isinstance(step, Pause):
-                self._signal.wait(step.seconds)
-                continue
-            try:
-                answer = self._reach.sync.run(step)
-            except BrokerError as error:
-                answer = error
+        return drive(steps, self._do)
 
     async def _afollow(self, steps: Steps[I]) -> list[I] | None:
-        answer: Any = None
-        while True:
-            try:
-                step = steps.throw(answer) if isinstance(answer, BrokerError) else steps.send(answer)
-            except StopIteration as end:
-                value: list[I] | None = end.value
-                return value
-            answer = None
-            if isinstance(step, Pause):
-                await self._signal.await_(step.seconds)
-                continue
-            try:
-                answer = await self._reach.on_loop.run(step)
-            except BrokerError as error:
-                answer = error
+        return await adrive(steps, self._ado)
+
+    def _do(self, step: Call[Any] | Pause) -> Any:
+        return self._signal.wait(step.seconds) if isinstance(step, Pause) else self._reach.sync.run(step)
+
+    async def _ado(self, step: Call[Any] | Pause) -> Any:
+        if isinstance(step, Pause):
+            return await self._signal.await_(step.seconds)
+        return await self._reach.on_loop.run(step)
 
 
 def insist(call: Call[T]) -> Generator[Call[Any] | Pause, Any, T]:
