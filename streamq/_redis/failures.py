@@ -8,6 +8,7 @@ so that a fleet does not come back in step: callers for `PATIENCE_SECONDS` in al
 
 from __future__ import annotations
 
+import random
 from enum import Enum, auto
 from typing import NamedTuple
 
@@ -122,3 +123,20 @@ def judge(error: Exception) -> Rule:
         return text.startswith(f"{sign} ") if isinstance(sign, str) else isinstance(error, sign)
 
     return next(rule for rule in POLICY if fits(rule.sign))
+
+
+class Backoff:
+    """Pauses for one who sends again: full jitter below a bound that doubles, so that no fleet comes back in step."""
+
+    def __init__(self) -> None:
+        self._bound = FIRST_PAUSE_SECONDS
+
+    def next(self) -> float:
+        """Return the seconds to wait now."""
+        pause = random.uniform(0, self._bound)  # noqa: S311 - spreads load, hides nothing
+        self._bound = min(self._bound * 2, LONGEST_PAUSE_SECONDS)
+        return pause
+
+    def reset(self) -> None:
+        """Begin again with short pauses."""
+        self._bound = FIRST_PAUSE_SECONDS

@@ -12,7 +12,6 @@ that it is there again.
 from __future__ import annotations
 
 import contextlib
-import random
 import socket
 import threading
 import time
@@ -24,11 +23,10 @@ from typing import Any, Protocol
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from streamq._redis.failures import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
+from streamq._redis.failures import Backoff
 from streamq.errors import BrokerError, BrokerUnavailable
 
 _FAILURES = (RedisError, OSError)
-_ENOUGH_DOUBLINGS = 10
 
 # A connection on which nothing is heard for so long is asked for a sign of life, and given up when as much passes again
 # without one: the server may be frozen, or cut off, and not be the master any more.
@@ -187,19 +185,17 @@ class Hub:
     # ---- what is read, by the hub's own thread
 
     def _run(self) -> None:
-        failures = 0
+        backoff = Backoff()
         while not self._closing.is_set():
             try:
                 self._open()
-                failures = 0
+                backoff.reset()
                 self._read()
             except Overrun:
                 self._lost(BrokerUnavailable("the connection was closed: the listener has no room"))
             except _FAILURES as error:
                 self._lost(self._connection.failed(error))
-                bound = min(FIRST_PAUSE_SECONDS * 2 ** min(failures, _ENOUGH_DOUBLINGS), LONGEST_PAUSE_SECONDS)
-                failures += 1
-                self._closing.wait(random.uniform(0, bound))  # noqa: S311 - spreads load
+                self._closing.wait(backoff.next())
         self._drop()
 
     def _open(self) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from streamq import doctor
+from streamq._redis.failures import Backoff
 from streamq.broker.fleet import Fleet, Renewals
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError, BrokerUnavailable
@@ -28,7 +29,7 @@ from streamq.worker.lease import Lease
 from streamq.worker.listener import Listener
 from streamq.worker.losses import Losses
 from streamq.worker.metrics import Counters
-from streamq.worker.outage import Backoff, Outage
+from streamq.worker.outage import Outage
 from streamq.worker.processes import PoolSettings, ProcessPool
 from streamq.worker.promoter import Promoter
 from streamq.worker.reaper import Reaper

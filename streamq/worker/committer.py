@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import TypeVar
 
+from streamq._redis.failures import Backoff
 from streamq.broker.calls import Settlement
 from streamq.broker.fleet import Fleet
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset, BrokerUnavailable
@@ -16,7 +17,7 @@ from streamq.message import Delivery
 from streamq.worker.clock import now_ms
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.metrics import Counters
-from streamq.worker.outage import Backoff, Outage
+from streamq.worker.outage import Outage
 from streamq.worker.outbox import Outbox
 from streamq.worker.promoter import Promoter
 

@@ -10,13 +10,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from streamq._redis.failures import Backoff
 from streamq._redis.scripts import Call
 from streamq.broker import chunks
 from streamq.broker.fleet import Fleet
 from streamq.config import Settings
 from streamq.errors import BrokerError, BrokerOutOfMemory, BrokerRefused, BrokerUnavailable
 from streamq.worker.holdings import Run
-from streamq.worker.outage import Backoff, Outage
+from streamq.worker.outage import Outage
 from streamq.worker.outbox import Bounds, Outbox
 
 _log = logging.getLogger("streamq.worker")

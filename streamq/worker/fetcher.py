@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Iterable
 
+from streamq._redis.failures import Backoff
 from streamq.broker.fleet import Fetched, Fleet
 from streamq.codec import encode_error
 from streamq.errors import BrokerError, BrokerReset, StreamqError
@@ -17,7 +18,7 @@ from streamq.worker.gate import Gate
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.losses import Losses
 from streamq.worker.metrics import Counters
-from streamq.worker.outage import Backoff, Outage
+from streamq.worker.outage import Outage
 
 _log = logging.getLogger("streamq.worker")
 

@@ -7,6 +7,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
+from streamq._redis.failures import Backoff
 from streamq.broker import turns
 from streamq.broker.fleet import Fleet
 from streamq.errors import BrokerError, BrokerRefused, BrokerUnavailable
@@ -15,7 +16,7 @@ from streamq.limits import Limit, Rule, rule_of
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lanes import Lane
 from streamq.worker.metrics import Counters
-from streamq.worker.outage import Backoff, Outage
+from streamq.worker.outage import Outage
 from streamq.worker.promoter import Promoter
 
 _log = logging.getLogger("streamq.worker")

@@ -1,12 +1,10 @@
-"""How the services of a worker bear it that Redis is away: said once, tried again with growing, jittered pauses."""
+"""How the services of a worker bear it that Redis is away: it is said once."""
 
 from __future__ import annotations
 
 import logging
-import random
 import time
 
-from streamq._redis.failures import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS
 from streamq.errors import BrokerError, BrokerReset
 
 _log = logging.getLogger("streamq.worker")
@@ -63,20 +61,3 @@ class Outage:
         if self._since is not None:
             return True
         return self._length > lease / 2 and time.monotonic() - self._ended < lease
-
-
-class Backoff:
-    """Pauses for one service: full jitter below a bound that doubles, so that a fleet does not come back in step."""
-
-    def __init__(self) -> None:
-        self._bound = FIRST_PAUSE_SECONDS
-
-    def next(self) -> float:
-        """Return the seconds to wait now."""
-        pause = random.uniform(0, self._bound)  # noqa: S311 - spreads load, hides nothing
-        self._bound = min(self._bound * 2, LONGEST_PAUSE_SECONDS)
-        return pause
-
-    def reset(self) -> None:
-        """Begin again with short pauses."""
-        self._bound = FIRST_PAUSE_SECONDS

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from streamq._redis.failures import Backoff
 from streamq.context import running
 from streamq.errors import BrokerReset, BrokerUnavailable
 from streamq.message import Delivery, Message
@@ -21,7 +22,7 @@ from streamq.worker.lanes import Pace
 from streamq.worker.logs import _TEXT, _JsonFormatter, _TaskFilter, configure
 from streamq.worker.losses import Losses
 from streamq.worker.metrics import Counters
-from streamq.worker.outage import Backoff, Outage
+from streamq.worker.outage import Outage
 
 
 def held(n: int, stream: str = "s") -> Run:
