@@ -58,6 +58,11 @@ _CHANNEL_PATTERN = re.compile(r"[A-Za-z0-9_.:*?-]+")
 _LONGEST_CHANNEL = 256
 
 
+def is_pattern(name: str) -> bool:
+    """Tell whether a name is a pattern of names of channels."""
+    return not set("*?").isdisjoint(name)
+
+
 def check_channel(name: str, *, pattern: bool = False) -> str:
     """Return `name` if a channel can have it; with `pattern` it may also hold ``*`` and ``?``.
 

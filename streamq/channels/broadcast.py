@@ -18,7 +18,7 @@ from streamq.channels.listener import Listener, LiveListener
 from streamq.channels.publisher import Publisher
 from streamq.channels.readers import LiveReader
 from streamq.channels.renewing import Renewer
-from streamq.config import Settings, check_channel
+from streamq.config import Settings, check_channel, is_pattern
 
 _broadcasts: weakref.WeakSet[Broadcast] = weakref.WeakSet()
 
@@ -69,9 +69,8 @@ class Broadcast:
         """
         topics = []
         for name in dict.fromkeys(names):
-            is_pattern = any(sign in name for sign in "*?")
-            channel = self.keys.channel(check_channel(name, pattern=is_pattern)).channel
-            topics.append((Kind.PATTERN if is_pattern else Kind.CHANNEL, channel))
+            kind = Kind.PATTERN if is_pattern(name) else Kind.CHANNEL
+            topics.append((kind, self.keys.channel(check_channel(name, pattern=is_pattern(name))).channel))
         codec: EnvelopeCodec[Any] = EnvelopeCodec(Any, ", ".join(names), self.settings.max_message)
         reader = LiveReader(codec, self.keys.channel("").channel, gaps=True)
         return LiveListener(self.reach, topics, reader, buffer=buffer, when_full="drop_oldest")

@@ -21,7 +21,7 @@ from streamq.channels.publisher import Place
 from streamq.channels.readers import LiveReader, LogReader
 from streamq.channels.replay import Replay
 from streamq.checks import is_number
-from streamq.config import check_channel, check_name
+from streamq.config import check_channel, check_name, is_pattern
 from streamq.errors import ConfigError
 
 T = TypeVar("T")
@@ -62,7 +62,7 @@ class Channel(Generic[T]):
         sender: str | None = None,
         listed: bool = True,
     ) -> None:
-        self.is_pattern = any(sign in name for sign in "*?") if isinstance(name, str) else False
+        self.is_pattern = isinstance(name, str) and is_pattern(name)
         self.name = check_channel(name, pattern=self.is_pattern)
         if self.is_pattern and (durable or sharded):
             raise ConfigError(f"channel {name}: a pattern cannot be durable or sharded")

@@ -66,7 +66,6 @@ class _Held:
         self.lease_ms = round(lease * 1000)
         self.renewal_seconds = lease / 4
         self.entries: set[str] = set()
-        self.gone: set[str] = set()
         self.lock = threading.Lock()
 
     def renewal(self) -> Call[list[bytes]] | None:
@@ -78,7 +77,6 @@ class _Held:
         with self.lock:
             names = {entry.decode() for entry in entries} & self.entries
             self.entries -= names
-            self.gone |= names
         if names:
             _log.warning("%d messages of %s went to another member of %s", len(names), self.keys.name, self.group)
 
@@ -210,7 +208,6 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
             found.append(Gap("trimmed", batch.missed, None, self._keys.name))
         with self._held.lock:
             self._held.entries |= {kept.entry for kept in batch.kept}
-            self._held.gone -= {kept.entry for kept in batch.kept}
         for kept in batch.kept:
             self.counts.received += 1
             found += self._read(kept)
@@ -245,7 +242,6 @@ class GroupListener(Listener[Envelope[T] | Gap], Generic[T]):
     def _drop(self, entries: list[str]) -> None:
         with self._held.lock:
             self._held.entries -= set(entries)
-            self._held.gone -= set(entries)
 
     @contextlib.contextmanager
     def _dropped(self, entries: list[str]) -> Iterator[None]:

@@ -44,6 +44,14 @@ class Complaints:
             )
 
 
+def tell(gap: Gap, *, gives: bool) -> list[Gap]:
+    """Give a gap, or log it."""
+    if gives:
+        return [gap]
+    _log.warning("messages are missing: %s", gap)
+    return []
+
+
 def session_of(data: bytes) -> bytes:
     """Name the session that a message is of; empty: it cannot be told."""
     try:
@@ -116,11 +124,8 @@ class LiveReader(Reader[Envelope[T] | Gap]):
     def _name(self, channel: bytes) -> str:
         return channel.decode("utf-8", "backslashreplace")[self._prefix :].strip("{}")  # a sharded one has braces
 
-    def _told(self, gap: Gap) -> list[Envelope[T] | Gap]:
-        if self._gaps:
-            return [gap]
-        _log.warning("messages are missing: %s", gap)
-        return []
+    def _told(self, gap: Gap) -> list[Gap]:
+        return tell(gap, gives=self._gaps)
 
 
 class LogReader(Reader[Envelope[T] | Gap]):
@@ -207,10 +212,7 @@ class LogReader(Reader[Envelope[T] | Gap]):
             since = moment(self._time_ms / 1000) if self._time_ms else None
             gap = Gap("trimmed", missed, None, self._keys.name, since, self._last)
             self._trimmed = False
-            if self._gaps:
-                found.append(gap)
-            else:
-                _log.warning("messages are missing: %s", gap)
+            found += tell(gap, gives=self._gaps)
         self._last, self._number = kept.entry, kept.number
         try:
             message = kept_message(self._codec, kept)

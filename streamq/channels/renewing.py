@@ -43,7 +43,7 @@ class Renewer:
         """Renew what it has taken, for as long as it lives."""
         with self._changed:
             self._holders[holder] = time.monotonic() + holder.renewal_seconds
-            if self._thread is None or not self._thread.is_alive():  # as after a fork
+            if self._thread is None:
                 self._is_closing = False
                 self._thread = threading.Thread(target=self._run, name="streamq-renewals", daemon=True)
                 self._thread.start()

@@ -18,7 +18,7 @@ from streamq.cli.options import (
     to_json,
 )
 from streamq.cli.printing import ending_cleanly, say, telling_of_trouble
-from streamq.config import display_url
+from streamq.config import display_url, is_pattern
 
 if TYPE_CHECKING:
     from streamq.app import StreamQ
@@ -43,7 +43,7 @@ def command(
     PATTERN is the name of a channel, or a pattern of names with * and ?. What one lost is told on standard error. If
     the app has an events_url, give that as the server.
     """
-    if since is not None and (len(names) > 1 or set(names[0]) & set("*?")):
+    if since is not None and (len(names) > 1 or is_pattern(names[0])):
         raise click.UsageError("--since takes the name of one durable channel")
     from streamq.channels.gaps import Gap  # noqa: PLC0415 - --help must answer quickly
 
