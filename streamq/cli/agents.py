@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamq.cli.options import in_one_line, json_option, opened_channels, print_any_text, server_options, to_json
+from streamq.cli.printing import ending_cleanly
 
 if TYPE_CHECKING:
     from streamq.agent.presence import AgentInfo
@@ -28,18 +26,11 @@ def command(*, watch: bool, url: str, namespace: str, as_json: bool) -> None:
 
     SINCE is by the clock of the agent, LAST SEEN by that of Redis. One that was killed is there for four more seconds.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # both ways to end it are one
     print_any_text()
-    try:
-        with opened_channels(url, namespace) as app:
-            _show(app, as_json=as_json)
-            if watch:
-                asyncio.run(_watch(app, as_json=as_json))
-    except KeyboardInterrupt:
-        pass
-    except BrokenPipeError:
-        # Nobody reads any more. Python would complain when it flushes what is left at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with ending_cleanly(), opened_channels(url, namespace) as app:
+        _show(app, as_json=as_json)
+        if watch:
+            asyncio.run(_watch(app, as_json=as_json))
 
 
 def _show(app: StreamQ, *, as_json: bool) -> None:

@@ -12,43 +12,21 @@ import click
 from streamq import __version__
 from streamq.cli.loading import load_app, run_on_loop
 from streamq.cli.options import Age, naming_the_server
-from streamq.config import WorkerSettings, display_url
+from streamq.cli.serving import concurrency_option, grace_option, log_options, name_option
+from streamq.config import display_url
 from streamq.errors import ConfigError
 
 if TYPE_CHECKING:
     from streamq.app import StreamQ
 
-_DEFAULTS = WorkerSettings()
-
 
 @click.command("listen")
 @click.argument("target", metavar="MODULE:APP")
-@click.option(
-    "-c",
-    "--concurrency",
-    type=click.IntRange(1),
-    default=_DEFAULTS.concurrency,
-    show_default=True,
-    help="Calls of handlers at a time.",
-)
-@click.option(
-    "--grace",
-    type=click.FloatRange(0),
-    default=_DEFAULTS.grace,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long running handlers may go on after SIGTERM.",
-)
+@concurrency_option("Calls of handlers at a time.")
+@grace_option("handlers")
 @click.option("--since", type=Age(), help="Begin with events of the last 90s, 30m, 2h, 1d, if the app keeps them.")
-@click.option("-n", "--name", default=_DEFAULTS.name, show_default="the host's", help="What logs call it.")
-@click.option(
-    "-l",
-    "--log-level",
-    default=_DEFAULTS.log_level,
-    show_default=True,
-    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
-)
-@click.option("--log-format", default=_DEFAULTS.log_format, show_default=True, type=click.Choice(["text", "json"]))
+@name_option("What logs call it.")
+@log_options
 def command(
     *, target: str, concurrency: int, grace: float, since: float | None, name: str, log_level: str, log_format: str
 ) -> None:

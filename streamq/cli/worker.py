@@ -9,12 +9,11 @@ from typing import Any
 import click
 
 from streamq import __version__
+from streamq.cli.serving import DEFAULTS, concurrency_option, grace_option, log_options, name_option
 from streamq.cli.weights import read_queues, read_weights
 from streamq.config import DEFAULT_QUEUE, WorkerSettings
 from streamq.worker.supervisor import Supervisor
 from streamq.worker.tally import Tally
-
-_DEFAULTS = WorkerSettings()
 
 
 @click.command("worker")
@@ -33,57 +32,43 @@ _DEFAULTS = WorkerSettings()
     help="How often each priority level comes first, such as 9:10,5:3,0:1; a level that is not named has its own number"
     " plus one, and so have all with 'auto'.  [default: larger levels always do, and can starve others]",
 )
-@click.option(
-    "-c",
-    "--concurrency",
-    type=click.IntRange(1),
-    default=_DEFAULTS.concurrency,
-    show_default=True,
-    help="Async tasks at a time, in each process.",
-)
+@concurrency_option("Async tasks at a time, in each process.")
 @click.option(
     "--threads",
     type=click.IntRange(1),
-    default=_DEFAULTS.threads,
+    default=DEFAULTS.threads,
     show_default=True,
     help="Sync tasks at a time, in each process.",
 )
 @click.option(
     "--pool-processes",
     type=click.IntRange(1),
-    default=_DEFAULTS.pool_processes,
+    default=DEFAULTS.pool_processes,
     show_default="the number of cores, at most 4",
     metavar="PROCESSES",
     help='Tasks of pool="process" at a time, in each process.',
 )
 @click.option("-p", "--processes", type=click.IntRange(1), default=1, show_default=True, help="Child processes.")
-@click.option("-n", "--name", default=_DEFAULTS.name, show_default="the host's", help="What logs and events call it.")
+@name_option("What logs and events call it.")
 @click.option(
     "--lease",
     type=click.FloatRange(0.5),
-    default=_DEFAULTS.lease,
+    default=DEFAULTS.lease,
     show_default=True,
     metavar="SECONDS",
     help="Without a sign of life for so long, its tasks go to other workers.",
 )
-@click.option(
-    "--grace",
-    type=click.FloatRange(0),
-    default=_DEFAULTS.grace,
-    show_default=True,
-    metavar="SECONDS",
-    help="How long running tasks may go on after SIGTERM.",
-)
+@grace_option("tasks")
 @click.option(
     "--cancel-lost/--no-cancel-lost",
-    default=_DEFAULTS.cancel_lost,
+    default=DEFAULTS.cancel_lost,
     show_default=True,
     help="Whether an async task whose lease went to another worker is cancelled.",
 )
 @click.option(
     "--stuck-after",
     type=click.FloatRange(0.1),
-    default=_DEFAULTS.stuck_after,
+    default=DEFAULTS.stuck_after,
     show_default=True,
     metavar="SECONDS",
     help="A process is replaced when a task cannot be ended for so long after its time limit, or holds up the loop.",
@@ -111,14 +96,7 @@ _DEFAULTS = WorkerSettings()
     metavar="ADDRESS",
     help="Where to serve them.  [default: all addresses, for probes come from outside of a container]",
 )
-@click.option(
-    "-l",
-    "--log-level",
-    default=_DEFAULTS.log_level,
-    show_default=True,
-    type=click.Choice(["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], case_sensitive=False),
-)
-@click.option("--log-format", default=_DEFAULTS.log_format, show_default=True, type=click.Choice(["text", "json"]))
+@log_options
 def command(app: str, queues: str, weights: str | None, **options: Any) -> None:
     r"""Run the tasks of MODULE:APP, such as shop.tasks:app, until SIGTERM or Ctrl-C.
 
