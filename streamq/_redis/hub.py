@@ -250,7 +250,7 @@ class Hub:
             self.heard_at = time.time()
             if (found := topics.get(frame[0])) is None:
                 self._answered(frame, None)
-            elif (topic := found.get(frame[1])) is not None:
+            elif (topic := found.get(frame[1])) is not None and topic.confirmed:  # else it is of one that has ended
                 for sink in topic.sinks:
                     sink.take(frame[-2], frame[-1])
 

@@ -42,6 +42,18 @@ def numsub(raw, name):
     return raw("PUBSUB", "NUMSUB", f"sq:channel:{name}")[1]
 
 
+@pytest.mark.parametrize("sharded", [False, True])
+async def test_what_was_published_before_is_not_heard(app, sharded):
+    """Not even what was still on its way when another listener to the channel, the last, had just ended."""
+    channel = app.channel("numbers", int, sharded=sharded)
+    for number in range(100):
+        async with channel.listen() as heard:
+            await channel.publish(number)
+            assert payloads(await take(heard, 1)) == [number]
+            await channel.publish(-1)
+    await app.aclose()
+
+
 async def test_a_message_comes_as_what_it_was(any_server, app):
     channel = app.channel("prices", Price, sender="shop")
     async with channel.listen() as heard:
