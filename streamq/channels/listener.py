@@ -55,6 +55,7 @@ class Listener(ABC, Generic[I]):
         self._signal = Signal()
         self._ready: deque[I] = deque()
         self._stop: Any = None  # of weakref.finalize
+        self._is_opening = False
 
     @abstractmethod
     def _start(self) -> Callable[[], object]:
@@ -72,11 +73,9 @@ class Listener(ABC, Generic[I]):
         if self._stop is None:
             self._stop = weakref.finalize(self, self._start())
             self._stop.atexit = False
-            try:
-                yield from self._begin()
-            except BaseException:
-                self.close()
-                raise
+            self._is_opening = True
+            yield from self._begin()
+            self._is_opening = False
         return []
 
     def _next(self) -> Steps[I]:
@@ -136,10 +135,20 @@ class Listener(ABC, Generic[I]):
         self.close()
 
     def _follow(self, steps: Steps[I]) -> list[I] | None:
-        return drive(steps, self._do)
+        try:
+            return drive(steps, self._do)
+        except BaseException:
+            if self._is_opening:
+                self.close()
+            raise
 
     async def _afollow(self, steps: Steps[I]) -> list[I] | None:
-        return await adrive(steps, self._ado)
+        try:
+            return await adrive(steps, self._ado)
+        except BaseException:
+            if self._is_opening:
+                await self.aclose()
+            raise
 
     def _do(self, step: Call[Any] | Pause) -> Any:
         return self._signal.wait(step.seconds) if isinstance(step, Pause) else self._reach.sync.run(step)

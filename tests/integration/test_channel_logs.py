@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import subprocess
 import sys
@@ -423,3 +424,21 @@ def test_members_that_are_dropped_are_renewed_no_more(any_server, app, orders):
     with orders.group("g", lease=0.3) as other:
         assert next(other).deliveries == 2
     until(lambda: not any(one.name == "streamq-renewals" for one in threading.enumerate()))
+
+
+async def test_a_member_whose_start_is_cancelled_leaves_at_once(server_url, connection):
+    """Over the connection that it has: what would be done later, by the garbage collector, would open another."""
+    with Proxy(server_url) as proxy:
+        app = StreamQ(proxy.url)
+        strike = proxy.strike("channel_fetch", Fault.DELAY)
+        beginning = asyncio.create_task(app.channel("orders", int, durable=True).group("g").__aenter__())
+        await asyncio.to_thread(until, lambda: strike.struck)
+        beginning.cancel()
+        await asyncio.wait([beginning])
+        assert "retire" in proxy.names
+        strike.release()
+        await app.aclose()
+        del beginning
+        gc.collect()
+        assert "sync" not in vars(app.broker)
+    until(lambda: not connection.client.execute_command("CLIENT", "LIST", "TYPE", "pubsub"))
