@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 import sysconfig
-import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -18,13 +14,12 @@ from rich.table import Table
 from streamq.app import StreamQ
 from streamq.cli.demo.coordinating import Coordinator
 from streamq.cli.demo.indexing import texts_below, words_of
-from streamq.cli.demo.processes import Process
-from streamq.cli.demo.stage import ignore_signals, signals_end_the_block, stop, wait_for_server_end
+from streamq.cli.demo.processes import Reader
+from streamq.cli.demo.stage import end, run, set_up
 from streamq.errors import ConfigError
 
 _NAMES = ("reader-1", "reader-2", "reader-3")
 _NOT_TEXTS = ("site-packages", "dist-packages", "__pycache__", "test", "tests", "idlelib", "lib2to3")
-_INTERRUPTED = 130
 _QUESTIONS = 5
 
 
@@ -40,12 +35,7 @@ def command(folder: Path | None) -> None:
 
     Exit code: 0 if everything agrees, 1 if not, 2 if it could not start.
     """
-    try:
-        agreed = _play(folder)
-    except KeyboardInterrupt:
-        click.echo("\nstreamq: interrupted; agents, server and temporary folder are gone", err=True)
-        sys.exit(_INTERRUPTED)
-    sys.exit(0 if agreed else 1)
+    end(lambda: _play(folder), "agents")
 
 
 def _play(folder: Path | None) -> bool:
@@ -55,18 +45,18 @@ def _play(folder: Path | None) -> bool:
     if not files:
         raise ConfigError(f"there is no text file below {root}")
     console.print(f"{len(files):,} text files below {root}, for {len(_NAMES)} agents to read.", style="bold")
-    with _crew() as (app, agents):
-        for agent in agents:
-            console.print(f"{agent.name}  pid {agent.pid}, ready")
-        coordinator = Coordinator(app, agents, files, console.print)
-        plain, answers = asyncio.run(_work(coordinator, files))
+    with set_up(Reader, _NAMES) as stage:
+        for reader in stage.crew:
+            console.print(f"{reader.name}  pid {reader.pid}, ready")
+        coordinator = Coordinator(stage.app, stage.crew, files, console.print)
+        plain, answers = run(_work(stage.app, coordinator, files))
     return _compare(console, coordinator, plain, answers)
 
 
-async def _work(coordinator: Coordinator, files: list[Path]) -> tuple[Counter[str], Counter[str]]:
+async def _work(app: StreamQ, coordinator: Coordinator, files: list[Path]) -> tuple[Counter[str], Counter[str]]:
     counting = asyncio.create_task(asyncio.to_thread(_count_plainly, files))
     try:
-        async with coordinator:
+        async with app, coordinator:  # the app is closed also if the coordinator does not come to begin
             await coordinator.have_all_read()
             plain = await counting
             common = [word for word, _ in plain.most_common(_QUESTIONS * 40)]
@@ -100,25 +90,3 @@ def _compare(console: Console, coordinator: Coordinator, plain: Counter[str], an
     else:
         console.print("They do not agree.", style="bold red")
     return agreed
-
-
-@contextmanager
-def _crew() -> Iterator[tuple[StreamQ, list[Process]]]:
-    """Start a server and the agents; at the end, whatever the reason, nothing of them is left."""
-    with signals_end_the_block(), tempfile.TemporaryDirectory(prefix="streamq-demo-") as name:
-        folder = Path(name)
-        url = f"embedded://{folder}"
-        app = StreamQ(url)
-        agents: list[Process] = []
-        try:
-            app.result("none").status()  # so that the server runs, or says why it cannot, before anything else does
-            for one in _NAMES:
-                agents.append(Process(one, ["streamq.cli.demo.reader", one], url, folder))  # noqa: PERF401 - see stage
-            for agent in agents:
-                agent.wait_until_ready()
-            yield app, agents
-        finally:
-            ignore_signals()
-            stop(agents)
-            app.close()
-            wait_for_server_end(folder)

@@ -68,7 +68,6 @@ class Coordinator:
         self._watching.cancel()
         await asyncio.gather(self._watching, return_exceptions=True)
         await self._agent.__aexit__(kind, error, trace)
-        await self._app.aclose()
 
     async def _has_begun(self, news: Envelope[Began]) -> None:
         self._begun[news.payload.share] = news.payload.agent

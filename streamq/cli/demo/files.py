@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -12,13 +10,14 @@ from rich.console import Console
 
 from streamq.cli.demo.checking import PlainFile, Stamp, compare, read_plainly, walk
 from streamq.cli.demo.display import Display
+from streamq.cli.demo.processes import Worker
 from streamq.cli.demo.session import Session
-from streamq.cli.demo.stage import Stage, set_up
+from streamq.cli.demo.stage import Stage, end, run, set_up
 from streamq.errors import ConfigError
 
 # Not part of the library: what was installed into its folder, and what imports write there.
 _NOT_LIBRARY = ("site-packages", "dist-packages", "__pycache__")
-_INTERRUPTED = 130
+_WORKERS = ("worker-1", "worker-2")
 
 
 @click.command("files")
@@ -33,12 +32,7 @@ def command(folder: Path | None) -> None:
 
     Exit code: 0 if everything agrees, 1 if not, 2 if it could not start.
     """
-    try:
-        agreed = _play(folder)
-    except KeyboardInterrupt:
-        click.echo("\nstreamq: interrupted; workers, server and temporary folder are gone", err=True)
-        sys.exit(_INTERRUPTED)
-    sys.exit(0 if agreed else 1)
+    end(lambda: _play(folder), "workers")
 
 
 def _play(folder: Path | None) -> bool:
@@ -49,9 +43,9 @@ def _play(folder: Path | None) -> bool:
     if not files:
         raise ConfigError(f"there is no file below {root}")
     display.say(f"Every file below {root} becomes a task: {len(files):,}.", "bold")
-    with set_up() as stage:
+    with set_up(Worker, _WORKERS) as stage:
         display.say(f"server    in {stage.folder}")
-        for worker in stage.workers:
+        for worker in stage.crew:
             display.say(f"{worker.name}  pid {worker.pid}, ready")
         session = _work(stage, files, display)
     comparison = compare(files, session.reports, _walk_plainly(root, leave_out, len(files), display))
@@ -61,10 +55,10 @@ def _play(folder: Path | None) -> bool:
     return comparison.equal and not session.lost and not session.failures
 
 
-def _work(stage: Stage, files: dict[Path, Stamp], display: Display) -> Session:
-    session = Session(stage.app, stage.workers, stage.workers[1], list(files), display)
+def _work(stage: Stage[Worker], files: dict[Path, Stamp], display: Display) -> Session:
+    session = Session(stage.app, stage.crew, stage.crew[1], list(files), display)
     with display.phase("working", len(files)):
-        asyncio.run(session.run())
+        run(session.run())
     return session
 
 

@@ -111,3 +111,10 @@ class Worker(Process):
         options = {"--name": name, "--threads": THREADS, "--lease": LEASE_SECONDS, "--grace": 1, "--log-level": "ERROR"}
         words = [str(word) for option in options.items() for word in option]
         super().__init__(name, ["streamq", "worker", _APP, *words], url, folder)
+
+
+class Reader(Process):
+    """One agent of the demo of agents."""
+
+    def __init__(self, name: str, url: str, folder: Path) -> None:
+        super().__init__(name, ["streamq.cli.demo.reader", name], url, folder)
