@@ -7,6 +7,7 @@ import functools
 import gc
 import importlib
 import inspect
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +18,7 @@ import pytest
 
 from streamq import StreamQ
 from streamq._redis.connections import SyncConnection
-from tests import servers
+from tests import commands, servers
 from tests.nodes import Node
 from tests.workers import Worker, until
 
@@ -117,6 +118,12 @@ def _strays(connection: SyncConnection) -> list[str]:
             continue
         found.append(name)
     return found
+
+
+@pytest.fixture
+def streamq(server_url: str) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Give a function that runs a command to its end."""
+    return functools.partial(commands.run, server_url)
 
 
 @pytest.fixture

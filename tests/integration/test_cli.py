@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 from datetime import datetime
 from pathlib import Path
 
@@ -16,54 +15,15 @@ import pytest
 from streamq import StreamQ
 from streamq.broker import calls
 from streamq.message import Message
-from tests.workers import ROOT, until
+from tests.commands import Printing
+from tests.workers import until
 
 APP = "tests.apps.basic:app"
 TASK = "tests.apps.basic."
 
 
-@pytest.fixture
-def streamq(server_url):
-    """Give a function that runs a command to its end."""
-
-    def run(*words):
-        return subprocess.run(
-            [sys.executable, "-m", "streamq", *words],
-            cwd=ROOT,
-            env={**os.environ, "STREAMQ_URL": server_url},
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-
-    return run
-
-
-class Listener:
-    """A ``streamq events`` whose output is read while it runs."""
-
-    def __init__(self, url, *options, stdout=None):
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamq", "events", *options],
-            stdout=stdout or self._out,
-            stderr=self._err,
-            cwd=ROOT,
-            env={**os.environ, "STREAMQ_URL": url},
-        )
-
-    def until_said(self, text):
-        until(lambda: text in self.errors or self.process.poll() is not None, why=f"{text!r} was not said")
-        assert text in self.errors
-
-    @property
-    def errors(self):
-        return os.pread(self._err.fileno(), 1_000_000, 0).decode()
-
-    @property
-    def lines(self):
-        return os.pread(self._out.fileno(), 1_000_000, 0).decode().splitlines()
+class Listener(Printing):
+    """A ``streamq events``."""
 
     @property
     def events(self):
@@ -77,13 +37,6 @@ class Listener:
 
         return until(find, why=f"{kind} was not heard")[0]
 
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._out.close()
-        self._err.close()
-
 
 @pytest.fixture
 def listen(server_url):
@@ -91,7 +44,7 @@ def listen(server_url):
     started = []
 
     def start(*options, **more):
-        started.append(Listener(server_url, *options, **more))
+        started.append(Listener(server_url, "events", *options, **more))
         started[-1].until_said("listening to")
         return started[-1]
 
@@ -387,7 +340,8 @@ def test_events_can_be_chosen(server_url, basic, start_worker):
         ],
     }
     listeners = [
-        Listener(server_url, "--json", "--count", str(len(heard)), *options) for options, heard in choices.items()
+        Listener(server_url, "events", "--json", "--count", str(len(heard)), *options)
+        for options, heard in choices.items()
     ]
     try:
         for listener in listeners:
@@ -472,7 +426,7 @@ def test_a_reader_that_goes_ends_it_cleanly(basic, listen):
 def test_a_terminal_gets_colours(basic, server_url):
     """Where people look on, types have colours and times no dates."""
     ours, theirs = os.openpty()
-    listener = Listener(server_url, "--count", "1", "--type", "started", stdout=theirs)
+    listener = Listener(server_url, "events", "--count", "1", "--type", "started", stdout=theirs)
     os.close(theirs)
     try:
         listener.until_said("listening to")

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
-import tempfile
 from datetime import datetime
 
 import pytest
 
 from streamq import StreamQ
-from tests.workers import ROOT, until
+from tests.commands import Printing
+from tests.workers import until
 
 
 @pytest.fixture
@@ -23,64 +21,12 @@ def app(server_url):
 
 
 @pytest.fixture
-def streamq(server_url):
-    """Give a function that runs a command to its end."""
-
-    def run(*words, stdin=""):
-        return subprocess.run(
-            [sys.executable, "-m", "streamq", *words],
-            cwd=ROOT,
-            env={**os.environ, "STREAMQ_URL": server_url},
-            capture_output=True,
-            input=stdin,
-            text=True,
-            timeout=30,
-            check=False,
-        )
-
-    return run
-
-
-class Subscriber:
-    """A ``streamq subscribe`` whose output is read while it runs."""
-
-    def __init__(self, url, *words, stdout=None):
-        self._out, self._err = tempfile.TemporaryFile(), tempfile.TemporaryFile()  # noqa: SIM115 - closed by stop()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "streamq", "subscribe", *words],
-            stdout=stdout or self._out,
-            stderr=self._err,
-            cwd=ROOT,
-            env={**os.environ, "STREAMQ_URL": url},
-        )
-
-    @property
-    def errors(self):
-        return os.pread(self._err.fileno(), 1_000_000, 0).decode()
-
-    @property
-    def lines(self):
-        return os.pread(self._out.fileno(), 1_000_000, 0).decode().splitlines()
-
-    def until_said(self, text):
-        until(lambda: text in self.errors or self.process.poll() is not None, why=f"{text!r} was not said")
-        assert text in self.errors
-
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
-        self._out.close()
-        self._err.close()
-
-
-@pytest.fixture
 def subscribe(server_url):
     """Give a function that starts subscribers; each listens when it returns."""
     started = []
 
     def start(*words, **more):
-        started.append(Subscriber(server_url, *words, **more))
+        started.append(Printing(server_url, "subscribe", *words, **more))
         started[-1].until_said("listening to")
         return started[-1]
 

@@ -197,16 +197,8 @@ def test_a_gap_is_logged(listening, start, heard, connection):
         ("tests.apps.nowhere:app", "cannot import 'tests.apps.nowhere'"),
     ],
 )
-def test_an_app_that_cannot_be_listened_for(server_url, app, said):
-    run = subprocess.run(
-        [sys.executable, "-m", "streamq", "listen", app],
-        cwd=ROOT,
-        env={**os.environ, "STREAMQ_URL": server_url},
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+def test_an_app_that_cannot_be_listened_for(streamq, app, said):
+    run = streamq("listen", app)
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("streamq: ")
     assert said in run.stderr
