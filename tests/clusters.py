@@ -21,6 +21,12 @@ def raw(node: Node, *words: str | int) -> Any:
         return client.execute_command(*words)
 
 
+def _reaches_all(node: Node) -> bool:
+    """Tell whether a node is connected to all others: what is published there is lost to those it cannot reach."""
+    known = raw(node, "CLUSTER", "NODES")
+    return "handshake" not in known and "disconnected" not in known
+
+
 class Cluster:
     """Some masters, which share the slots, and a replica of each if that is asked for."""
 
@@ -45,6 +51,7 @@ class Cluster:
                 lambda one=replica: one.client.info("replication")["master_link_status"] == "up", why="no replication"
             )
         self._all(lambda node: "cluster_state:ok" in raw(node, "CLUSTER", "INFO"))
+        self._all(_reaches_all)
         self.url = "redis+cluster://" + ",".join(f"127.0.0.1:{node.port}" for node in self.nodes)
 
     def _all(self, holds: Callable[[Node], object]) -> None:

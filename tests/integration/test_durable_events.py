@@ -8,6 +8,7 @@ from streamq import TaskFailed
 from streamq._redis.keys import Keys
 from streamq.broker import event_log, walking
 from streamq.events import read_event
+from tests.workers import until
 
 APP = "tests.apps.stubborn:app"
 QUEUE_LOG, WORKER_LOG = "sq:{default}:events", "sq:worker-events"
@@ -33,6 +34,7 @@ def read(connection):
 def test_who_comes_late_reads_what_happened(any_server, durable, stubborn, start_worker, read):
     """Nobody listened: of the tasks, of the processes that died under one, and of the workers."""
     worker = start_worker(APP)
+    until(read, why="the worker is ready, and soon says so")
     retried = stubborn.succeed_at.delay(2)
     assert retried.get(timeout=15) == 2
     deadly = stubborn.poison.delay("kill")  # not before: it would take the other one with it

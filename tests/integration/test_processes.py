@@ -10,8 +10,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -213,16 +214,30 @@ async def test_a_run_that_is_cancelled_takes_its_process_along(tmp_path):
             await eventually(lambda: not [pid for pid in children_of(os.getpid()) if is_runner(pid)])
 
 
-async def test_processes_show_where_they_are(tmp_path, capfd):
+@contextmanager
+def errors_to(path: Path) -> Iterator[None]:
+    """Have standard error go to a file, also that of processes; who reads it takes nothing out of it, as capfd does."""
+    before = os.dup(2)
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+
+
+async def test_processes_show_where_they_are(tmp_path):
     """As at a SIGQUIT of their worker; what they run goes on."""
-    marker, ready, shown = tmp_path / "marker", tmp_path / "ready", []
-    async with open_pool() as pool:
-        running = asyncio.create_task(pool.call("until_file", marker, ready))
-        await eventually(marker.exists)
-        pool.show_stacks()
-        await eventually(lambda: shown.append(capfd.readouterr().err) or "in until_file" in "".join(shown))
-        ready.touch()
-        assert isinstance(await running, Succeeded)
+    marker, ready, errors = tmp_path / "marker", tmp_path / "ready", tmp_path / "errors"
+    with errors_to(errors):
+        async with open_pool() as pool:
+            running = asyncio.create_task(pool.call("until_file", marker, ready))
+            await eventually(marker.exists)
+            pool.show_stacks()
+            await eventually(lambda: "in until_file" in errors.read_text())
+            ready.touch()
+            assert isinstance(await running, Succeeded)
 
 
 # ---- replacement
