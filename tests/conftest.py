@@ -7,6 +7,7 @@ import functools
 import gc
 import importlib
 import inspect
+import signal
 import subprocess
 import sys
 import threading
@@ -39,6 +40,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for ``any_server`` on each server."""
     if "any_server" in metafunc.fixturenames:
         metafunc.parametrize("any_server", servers.available(), indirect=True, scope="session")
+
+
+def pytest_configure() -> None:
+    """Have processes that tests start heed SIGINT, which a shell that runs the tests in the background ignores."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish() -> None:
