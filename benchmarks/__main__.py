@@ -12,6 +12,7 @@ from rich.console import Console
 
 from benchmarks import table
 from benchmarks.machine import choose_cores
+from benchmarks.peers import celery_python
 from benchmarks.rounds import Plan, Rounds
 from benchmarks.server import running
 
@@ -24,6 +25,9 @@ _QUICK = Plan(
     many_delayed=10_000,
     messages=5000,
     stuck_seconds=0.5,
+    chains=4,
+    members=1000,
+    peer_members=1000,
 )
 _WHOLE = Plan(
     rounds=3,
@@ -34,6 +38,9 @@ _WHOLE = Plan(
     many_delayed=1_000_000,
     messages=100_000,
     stuck_seconds=60.0,
+    chains=20,
+    members=10_000,
+    peer_members=1000,
 )
 
 
@@ -41,14 +48,16 @@ _WHOLE = Plan(
 @click.option("--rounds", type=click.IntRange(1), help="How often all is measured; 3 if not given.")
 @click.option("--tasks", type=click.IntRange(100), help="Tasks in each drain; 60000 if not given.")
 @click.option("--quick", is_flag=True, help="One small round, under half a minute: shows that all works, not how fast.")
+@click.option("--celery", is_flag=True, help="Measure chains and chords of Celery too; it is installed in .benchmarks.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of the table.")
 @click.option("--url", help="A server of your own; keys of a namespace of its own are written and deleted.")
-def main(*, rounds: int | None, tasks: int | None, quick: bool, as_json: bool, url: str | None) -> None:
+def main(*, rounds: int | None, tasks: int | None, quick: bool, celery: bool, as_json: bool, url: str | None) -> None:
     """Measure streamq against a bare loop on the same server; an embedded one, if none is given."""
     base = _QUICK if quick else _WHOLE
     plan = replace(base, rounds=rounds or base.rounds, tasks=tasks or base.tasks)
+    python_of_celery = celery_python() if celery else None
     with running(url, choose_cores()) as server:
-        measures = Rounds(plan, server, lambda text: print(text, file=sys.stderr)).run()
+        measures = Rounds(plan, server, lambda text: print(text, file=sys.stderr), python_of_celery).run()
     if as_json:
         about = {
             "python": platform.python_version(),

@@ -20,10 +20,16 @@ _JOB_SECONDS = 600.0
 
 
 class Processes:
-    """Runs jobs of `benchmarks.bare` and `benchmarks.ours`, and workers, against one server."""
+    """Runs jobs of modules of `benchmarks`, such as `bare` and `ours`, and workers, against one server.
 
-    def __init__(self, server: Server) -> None:
+    Args:
+        server: the server.
+        celery: a Python that has Celery, if that is measured.
+    """
+
+    def __init__(self, server: Server, celery: str | None = None) -> None:
         self._server = server
+        self._celery = celery
         self._cores = server.cores
         self._environment = {**os.environ, "STREAMQ_URL": server.url, "BENCHMARK_URL": server.bare_url}
 
@@ -43,7 +49,8 @@ class Processes:
         return json.loads(told) if told else None
 
     def _command(self, side: str, job: str, count: int) -> list[str]:
-        return [sys.executable, "-m", f"benchmarks.{side}", job, str(count), str(self._server.pid or 0)]
+        python = (self._celery or "") if side == "celery_flows" else sys.executable
+        return [python, "-m", f"benchmarks.{side}", job, str(count), str(self._server.pid or 0)]
 
     @contextmanager
     def bare(self, job: str) -> Iterator[int | None]:
@@ -62,12 +69,18 @@ class Processes:
         """Have a streamq worker of one process run meanwhile; gives the id of the process that runs tasks."""
         command = [sys.executable, "-m", "streamq", "worker", "benchmarks.tasks:app"]
         with self._meanwhile(command) as (process, log):
-            deadline = time.monotonic() + _START_SECONDS
-            while "is ready" not in (said := _read(log)):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"the worker did not start:\n{said}")
-                time.sleep(0.005)
+            _until_ready(process, log)
             yield only_child(process.pid)
+
+    @contextmanager
+    def celery_worker(self) -> Iterator[int | None]:
+        """Have a Celery worker of one process run meanwhile; gives its id."""
+        command = [self._celery or "", "-m", "celery", "-A", "benchmarks.celery_flows", "worker"]
+        command += ["--pool=threads", "--concurrency=8"]  # faster with no-ops than solo, and prefork with one process
+        command += ["--loglevel=WARNING", "--without-gossip", "--without-mingle", "--without-heartbeat"]
+        with self._meanwhile(command) as (process, log):
+            _until_ready(process, log)
+            yield process.pid
 
     @contextmanager
     def _meanwhile(
@@ -87,6 +100,14 @@ class Processes:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+
+
+def _until_ready(process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    deadline = time.monotonic() + _START_SECONDS
+    while "is ready" not in (said := _read(log)):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise RuntimeError(f"the worker did not start:\n{said}")
+        time.sleep(0.005)
 
 
 def _read(log: IO[bytes]) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from benchmarks.channel_rounds import ChannelRound
 from benchmarks.drains import time_drain
+from benchmarks.flow_rounds import FlowRound
 from benchmarks.machine import Figure
+from benchmarks.measures import Measure, measures
 from benchmarks.names import BARE_STREAM, QUEUE_STREAM
 from benchmarks.processes import Processes
 from benchmarks.server import Server
@@ -25,97 +27,23 @@ class Plan:
     many_delayed: int
     messages: int
     stuck_seconds: float
-
-
-@dataclass
-class Measure:
-    """The figures of one line of the table, one a round; of a latency the rate is its ms."""
-
-    title: str
-    explanation: str
-    unit: str = "/s"
-    bare: list[Figure] = field(default_factory=list)
-    ours: list[Figure] = field(default_factory=list)
-
-
-def _measures() -> dict[str, Measure]:
-    return {
-        "enqueue": Measure(
-            "enqueue, single",
-            "redis-py's XADD of a 100-byte field, against noop.delay(): one round trip each.",
-        ),
-        "enqueue_many": Measure(
-            "enqueue, many",
-            "a redis-py pipeline of XADDs, 250 to a round trip, against app.enqueue_many(noop.s() ...).",
-        ),
-        "drain": Measure(
-            "drain, async",
-            "XREADGROUP COUNT 100, an asyncio task for each on uvloop, a script that does XACK, XDEL and SET"
-            " PX for each, against one worker process that stores results.",
-        ),
-        "drain_threads": Measure("drain, threads", "the same worker with a task that runs in threads."),
-        "promotion_few": Measure(
-            "promotion, few",
-            "tasks whose time has come are moved to their stream, a hundred in a step, by one process, while a thousand"
-            " others wait for theirs.",
-        ),
-        "promotion_many": Measure("promotion, many", "the same, while a million others wait."),
-        "drain_limited": Measure(
-            "drain, limited", "the same worker with a task that has a rate and a number of places, which let in all."
-        ),
-        "latency_p50": Measure(
-            "latency p50",
-            "XADD, a waiting XREADGROUP in another process, LPUSH and BLPOP, against noop.delay().get();"
-            " less is better.",
-            unit="ms",
-        ),
-        "latency_p99": Measure("latency p99", "of the same calls, the slowest in a hundred.", unit="ms"),
-        "fair_p50": Measure(
-            "fair p50",
-            "noop.delay().get() for one tenant, while there are calls of another for the whole time.",
-            unit="ms",
-        ),
-        "tell_p50": Measure(
-            "heard p50",
-            "from before a message of a channel is published until another process has it: redis-py's asyncio publish"
-            " and pubsub.listen() with json, against channel.publish() and channel.listen() with a pydantic model; both"
-            " on uvloop.",
-            unit="ms",
-        ),
-        "request_p50": Measure(
-            "request p50",
-            "agent.request() to an agent of another process, which gets it by its durable inbox, and its reply.",
-            unit="ms",
-        ),
-        "publish": Measure(
-            "publish, many",
-            "a redis-py pipeline of PUBLISH, 250 to a round trip, against 250 calls of channel.publish() at a time.",
-        ),
-        "hear": Measure("hear", "the same listeners, of small messages that are published as fast as can be."),
-        "hear_many": Measure("hear, many", "a thousand listeners of one process, deliveries to all of them together."),
-        "listener_memory": Measure("listener", "memory of each of these thousand listeners.", unit="KB"),
-        "stuck": Measure(
-            "stuck listener",
-            "the most that the server keeps in the buffers of its clients while 5,000 messages of 10 KB a second are"
-            " published to a listener that reads nothing. The server closes the connection of the bare one at 32 MB.",
-            unit="MB",
-        ),
-        "stuck_memory": Measure(
-            "stuck, memory", "by how much the memory of the server grew at most meanwhile.", unit="MB"
-        ),
-    }
+    chains: int
+    members: int
+    peer_members: int
 
 
 class Rounds:
     """Runs the rounds of a plan and collects the figures."""
 
-    def __init__(self, plan: Plan, server: Server, progress: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, server: Server, progress: Callable[[str], None], celery: str | None = None) -> None:
         self._plan = plan
         self._server = server
-        self._processes = Processes(server)
+        self._processes = Processes(server, celery)
+        self._peers = () if celery is None else ("celery",)
         self._progress = progress
-        self.measures = _measures()
+        self.measures = measures()
         self._channels = ChannelRound(server, self._processes, self._add)
+        self._flows = FlowRound(server, self._processes, self._add)
 
     def run(self) -> dict[str, Measure]:
         """Run all rounds."""
@@ -127,6 +55,7 @@ class Rounds:
                 ("publish to hear", lambda side: self._channels.tell(side, self._plan.round_trips)),
                 ("publish", lambda side: self._channels.publish(side, self._plan.messages)),
                 ("hear", lambda side: self._channels.hear(side, self._plan.messages)),
+                ("chains", self._chains),
                 ("stuck listener", lambda side: self._channels.stuck(side, self._plan.stuck_seconds)),
             ):
                 sides = [True, False] if number % 2 else [False, True]
@@ -154,11 +83,20 @@ class Rounds:
                 self._progress(f"round {number + 1} of {self._plan.rounds}: promotion, {waiting} others wait")
                 self._server.clean()
                 self._promotion(name, waiting)
+            for side in self._peers:
+                self._progress(f"round {number + 1} of {self._plan.rounds}: chains, {side}")
+                self._server.clean()
+                self._chains(side)
+            for side in ("ours", *self._peers):
+                self._progress(
+                    f"round {number + 1} of {self._plan.rounds}: chords, {'streamq' if side == 'ours' else side}"
+                )
+                self._chords(side)
         return self.measures
 
     def _add(self, name: str, side: str, figure: Figure) -> None:
         measure = self.measures[name]
-        (measure.ours if side == "ours" else measure.bare).append(figure)
+        {"ours": measure.ours, "bare": measure.bare, "celery": measure.celery}[side].append(figure)
 
     def _enqueue(self, side: str) -> None:
         self._add("enqueue", side, Figure(*self._processes.job(side, "enqueue", self._plan.single)))
@@ -190,6 +128,16 @@ class Rounds:
         self._processes.job("ours", "fill_delayed", waiting)
         figures = self._processes.job("ours", "promotion", self._plan.tasks // 6)
         self._add(f"promotion_{name}", "ours", Figure(*figures))
+
+    def _chains(self, side: str) -> None:
+        self._flows.chains(side, self._plan.chains, self._plan.round_trips // 2)
+
+    def _chords(self, side: str) -> None:
+        members = self._plan.members if side == "ours" else self._plan.peer_members
+        self._server.clean()
+        self._flows.chord_memory(side, members)
+        self._server.clean()
+        self._flows.chords(side, members)
 
     def _latency(self, side: str) -> None:
         with self._processes.worker() if side == "ours" else self._processes.bare("echo"):

