@@ -17,7 +17,7 @@ from tests.chaos.rows import chosen
 from tests.chaos.stage import Case
 from tests.servers import EMBEDDED, IMAGES
 
-_SMOKE = "1,3,4,15,17"
+_SMOKE = "1,3,4,15,17,20"
 _LONGEST_SECONDS = 300  # of a row
 
 

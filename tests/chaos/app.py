@@ -8,10 +8,11 @@ import os
 import re
 import signal
 import time
+from typing import Any
 
 from tenacity import stop_after_attempt, wait_fixed
 
-from streamq import Limit, Retry, StreamQ, current
+from streamq import Flow, Limit, Retry, StreamQ, chain, chord, current
 from tests.chaos import instrument
 from tests.chaos.ledger import counted
 
@@ -78,6 +79,63 @@ async def in_line(key: str, seconds: float, fails_first: bool) -> int:  # noqa: 
         if fails_first and current().attempt == 1:
             raise ConnectionError("not yet")
         return fence
+
+
+# ---- flows, of ten tasks each over two queues; what they do follows from their numbers
+
+OTHER = "other"
+MEMBERS = 10
+
+
+@app.task(retry=Retry(stop=stop_after_attempt(5), wait=wait_fixed(0.1)))
+async def plus(value: int, number: int, seconds: float) -> int:
+    with counted():
+        await asyncio.sleep(seconds)
+        if number % 7 == 6 and current().attempt == 1:
+            raise ConnectionError("not yet")
+        return value + number
+
+
+@app.task
+async def total(values: list[int], seconds: float) -> int:
+    with counted():
+        await asyncio.sleep(seconds)
+        return sum(values)
+
+
+@app.task
+async def of_both(first: int, second: int, seconds: float) -> int:
+    with counted():
+        await asyncio.sleep(seconds)
+        return first + second
+
+
+def _plus(number: int, seconds: float) -> Any:
+    return plus.using(queue=OTHER if number % 2 else None).s(number, seconds)
+
+
+def a_chain(seconds: float) -> Any:
+    first = plus.s(0, 0, seconds)
+    return chain(first, *(_plus(number, seconds) for number in range(1, MEMBERS)))
+
+
+def a_chord(seconds: float) -> Any:
+    members = [plus.using(queue=OTHER if number % 2 else None).s(0, number, seconds) for number in range(MEMBERS - 1)]
+    return chord(members, total.using(queue=OTHER).s(seconds))
+
+
+def a_graph(seconds: float) -> Any:
+    """Three diamonds, one after the other."""
+    flow = Flow()
+    last = flow.add(plus.s(1, 0, seconds))
+    for number in (1, 2, 3):
+        left, right = (flow.add(_plus(one, seconds), after=[last]) for one in (number, number + 5))
+        last = flow.add(of_both.s(seconds), after=[left, right])
+    return flow
+
+
+FLOWS = {"a_chain": 45, "a_chord": 36, "a_graph": 65}
+"""The functions that make flows, and the values of these."""
 
 
 # ---- what a task may do to its process

@@ -14,8 +14,11 @@ from tests.chaos import instrument
 from tests.chaos.ledger import Line
 
 QUEUE = "sq:{default}"
+QUEUES = (QUEUE, "sq:{other}")  # only flows have tasks on the second
 STREAMS = (f"{QUEUE}:stream:returned", f"{QUEUE}:stream:5")  # those that the tasks of the campaign go through
-_EVERY_STREAM = (STREAMS[0], *(f"{QUEUE}:stream:{level}" for level in range(10)))
+_EVERY_STREAM = [f"{queue}:stream:{name}" for queue in QUEUES for name in ("returned", *range(10))]
+_OUTBOXES = [f"{queue}:outbox" for queue in QUEUES]
+_FLOWS = [f"{queue}:flows" for queue in QUEUES]
 GROUP = "workers"
 _RECORD = f"{QUEUE}:task:"
 _TIMETABLE = {f"{QUEUE}:schedule", *(f"{QUEUE}:schedules{part}" for part in ("", ":fired", ":declared"))}
@@ -69,7 +72,7 @@ def _busy(client: redis.Redis) -> list[str]:
             found.append(f"{stream} has {length} entries")
         if client.exists(stream) and (pending := client.xpending(stream, GROUP)["pending"]):
             found.append(f"{stream} has {pending} pending entries")
-    return found
+    return found + [f"{key} has {client.zrange(key, 0, -1)}" for key in _OUTBOXES if client.exists(key)]
 
 
 def left(client: redis.Redis, lost: Collection[str], *, consumers: int, letters: int = 0) -> list[str]:
@@ -83,11 +86,11 @@ def left(client: redis.Redis, lost: Collection[str], *, consumers: int, letters:
     """
     found = _busy(client)
     for key in client.scan_iter("*", count=1000):
-        if key.startswith(_RECORD):
+        if ":task:" in key:
             if client.pttl(key) < 0 and key.removeprefix(_RECORD) not in lost:
                 found.append(f"the record {key} has no time to live: {client.hgetall(key)}")
         elif key not in _DOCUMENTED:
-            found.append(f"the key {key}")
+            found += _left_of_flows(client, key)
     if (count := client.xlen(f"{QUEUE}:dead")) != letters:
         found.append(f"{count} dead letters, and not {letters}")
     for stream in _EVERY_STREAM:
@@ -95,6 +98,13 @@ def left(client: redis.Redis, lost: Collection[str], *, consumers: int, letters:
         if len(names) > consumers:
             found.append(f"{len(names)} consumers of {stream}, and at most {consumers} can be dead workers': {names}")
     return found
+
+
+def _left_of_flows(client: redis.Redis, key: str) -> list[str]:
+    """Say what is wrong with a key that is no task's: those of flows have a time to live."""
+    if key in _FLOWS:
+        return [f"{key} keeps {one} for ever" for one in client.zrangebyscore(key, "+inf", "+inf")]
+    return [] if ":flow:" in key and client.pttl(key) > 0 else [f"the key {key}"]
 
 
 def connections(client: redis.Redis) -> list[str]:
@@ -117,11 +127,11 @@ def counts(client: redis.Redis, key: str) -> dict[str, int]:
 
 
 def stale(found: dict[str, dict[str, str]]) -> list[str]:
-    """Find tasks whose result is not of the last run: each returns the fence under which it ran."""
+    """Find tasks whose result is not of the last run: each returns the fence under which it ran. Flows have none."""
     return [
         task_id
         for task_id, record in found.items()
-        if record.get("state") == "succeeded" and record["result"] != record.get("fence", "0")
+        if record.get("state") == "succeeded" and "out" not in record and record["result"] != record.get("fence", "0")
     ]
 
 

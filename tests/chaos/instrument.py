@@ -12,7 +12,7 @@ from typing import Any
 
 from streamq._redis import pools
 from streamq._redis.scripts import Call, Script, nothing
-from streamq.broker import calls
+from streamq.broker import calls, cancels, flows
 from streamq.broker.fleet import Fetched, Fleet
 from streamq.errors import BrokerReset
 from streamq.worker.lease import Lease
@@ -28,6 +28,8 @@ _COUNT_REFUSED = (_REFUSE, f"redis.call('HINCRBY', '{REFUSED}', id, 1)\n    {_RE
 _IS_ANOTHERS = "if was and ((current or '0') ~= fence or (its_entry or entry) ~= entry) then"
 _MAY_COMMIT = "if was == 'queued' then"
 _IS_KNOWN = "if redis.call('HEXISTS', record, 'state') == 1 then"
+OF_FLOWS = {flows: ("_START", "_FINISH", "_TOLD", "_STEP", "_BECOME"), cancels: ("_CANCEL",)}
+"""Scripts that end tasks of flows, or flows."""
 _RETRIES = 10  # redis-py's own, before 7
 
 
@@ -37,6 +39,9 @@ def apply() -> None:
     _change("_BURY", _COUNT_COMMIT)
     _change("_GIVE_BACK", _COUNT_COMMIT)
     _change("_PARK", _COUNT_REFUSED)
+    for module, variables in OF_FLOWS.items():
+        for variable in variables:
+            setattr(module, variable, counting(getattr(module, variable)))
     mutant = os.environ.get(MUTANT)
     if mutant:
         MUTANTS[mutant]()
@@ -44,18 +49,28 @@ def apply() -> None:
 
 def names() -> dict[bytes, str]:
     """Name the scripts by their digests, as they are now."""
-    return {one.digest.encode(): one.name for one in vars(calls).values() if isinstance(one, Script)}
+    every = [one for module in (calls, cancels, flows) for one in vars(module).values() if isinstance(one, Script)]
+    return {one.digest.encode(): one.name for one in every}
+
+
+def counting(script: Script) -> Script:
+    """Make a script of flows that counts the ends of tasks, and of flows, and what it refuses."""
+    changes = [change for change in (_COUNT_COMMIT, _COUNT_REFUSED) if change[0] in script.text]
+    return _changed(script, *changes)
 
 
 def _change(variable: str, *changes: tuple[str, str]) -> None:
-    script: Script = getattr(calls, variable)
+    setattr(calls, variable, _changed(getattr(calls, variable), *changes))
+
+
+def _changed(script: Script, *changes: tuple[str, str]) -> Script:
     text = script.text
     for old, new in changes:
         if text.count(old) != 1:
             raise RuntimeError(f"{script.name}.lua has {text.count(old)} times {old!r}, and should have it once")
         text = text.replace(old, new)
     digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-    setattr(calls, variable, Script(script.name, text, digest))
+    return Script(script.name, text, digest)
 
 
 def _without_fence() -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from streamq.config import Durability
 from streamq.errors import BrokerError
+from streamq.tasks import Task
 
 _AGAIN_SECONDS = 60.0
 _PAUSE_SECONDS = 0.05  # after an error
 
 
 class Order(NamedTuple):
-    """A call to be enqueued: a task of `app` by the name of its function, its arguments, and how it is sent."""
+    """A call to be enqueued: a task of `app` by the name of its function, its arguments, and how it is sent.
+
+    Or a flow, by the name of the function of `app` that makes it.
+    """
 
     task: str
     args: tuple[Any, ...] = ()
@@ -78,18 +82,24 @@ class Producer:
 
     def _send_one(self, order: Order, task_id: str) -> None:
         deadline = time.monotonic() + _AGAIN_SECONDS
-        task = getattr(self._app, order.task)
-        sender = task.using(task_id=task_id, countdown=order.countdown, durability=order.durability)
+        send = self._sender(order, task_id)
         self.sent[task_id] = Sent(order, time.time())
         while time.monotonic() < deadline:
             try:
-                sender.delay(*order.args)
+                send()
             except BrokerError as error:
                 self.errors.append(type(error).__name__)
                 time.sleep(_PAUSE_SECONDS)
             else:
                 self.acknowledged.append(task_id)
                 return
+
+    def _sender(self, order: Order, task_id: str) -> Callable[[], object]:
+        called = getattr(self._app, order.task)
+        if not isinstance(called, Task):
+            return called(*order.args).set(task_id=task_id).delay
+        sender = called.using(task_id=task_id, countdown=order.countdown, durability=order.durability)
+        return lambda: sender.delay(*order.args)
 
     @property
     def is_busy(self) -> bool:

@@ -41,6 +41,7 @@ STORIES = {
     "16": "Sentinel failovers, by a kill and by a cut; half of the calls durable",
     "18": "limits of rate and number, workers killed",
     "19": "ordering keys, workers killed",
+    "20": "flows over two queues; workers and server killed, connections cut",
 }
 TAKEN_OUT = {
     "fence": "the fence",

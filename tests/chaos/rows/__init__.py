@@ -29,6 +29,7 @@ ROWS = {
     "17 redis_retries": "controls",
     "18": "limits",
     "19": "order",
+    "20": "flows",
 }
 
 
