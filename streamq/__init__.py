@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         ChunksLost,
         ConfigError,
         EncodeError,
+        FlowError,
         MissingExtra,
         NoCurrentTask,
         NotDurable,
@@ -46,19 +47,29 @@ if TYPE_CHECKING:
         TaskFailed,
         TaskNameClash,
         TaskRejected,
+        TaskReplaced,
         TaskTimeout,
         UnknownTaskId,
         WorkerDied,
     )
+    from streamq.flow_results.group import GroupResult
+    from streamq.flow_results.node import NodeResult
+    from streamq.flow_results.result import FlowResult
+    from streamq.flow_results.statuses import FlowProgress, NodeStatus
     from streamq.lifecycle import State
     from streamq.limits import Limit
+    from streamq.nodes import Failure
     from streamq.results import AsyncResult
     from streamq.retry import Retry
     from streamq.schedule.rules import cron, every
     from streamq.streams import Chunk, ResultStream, Yields
-    from streamq.tasks import Signature, Task
+    from streamq.tasks import Task
     from streamq.timetable import Schedule
     from streamq.uniqueness import by
+    from streamq.workflows.chain import chain
+    from streamq.workflows.flow import Flow
+    from streamq.workflows.group import chord, group
+    from streamq.workflows.signature import Partial, Signature
 
 __version__ = "0.1.0"
 
@@ -81,13 +92,22 @@ __all__ = [
     "Context",
     "EncodeError",
     "Envelope",
+    "Failure",
+    "Flow",
+    "FlowError",
+    "FlowProgress",
+    "FlowResult",
     "Gap",
+    "GroupResult",
     "Joined",
     "Left",
     "Limit",
     "MissingExtra",
     "NoCurrentTask",
+    "NodeResult",
+    "NodeStatus",
     "NotDurable",
+    "Partial",
     "PayloadError",
     "PayloadTooLarge",
     "RemoteError",
@@ -112,15 +132,19 @@ __all__ = [
     "TaskFailed",
     "TaskNameClash",
     "TaskRejected",
+    "TaskReplaced",
     "TaskTimeout",
     "UnknownTaskId",
     "WorkerDied",
     "Yields",
     "agents",
     "by",
+    "chain",
+    "chord",
     "cron",
     "current",
     "every",
+    "group",
     "presence",
     "task",
 ]
@@ -143,12 +167,23 @@ _HOMES = {
     "Context": "context",
     "Schedule": "timetable",
     "Limit": "limits",
-    "Signature": "tasks",
+    "Failure": "nodes",
+    "Flow": "workflows.flow",
+    "FlowProgress": "flow_results.statuses",
+    "FlowResult": "flow_results.result",
+    "GroupResult": "flow_results.group",
+    "NodeResult": "flow_results.node",
+    "NodeStatus": "flow_results.statuses",
+    "Partial": "workflows.signature",
+    "Signature": "workflows.signature",
     "State": "lifecycle",
     "StreamQ": "app",
     "Task": "tasks",
     "Yields": "streams",
     "by": "uniqueness",
+    "chain": "workflows.chain",
+    "chord": "workflows.group",
+    "group": "workflows.group",
     "cron": "schedule.rules",
     "current": "context",
     "every": "schedule.rules",

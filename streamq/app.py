@@ -19,12 +19,15 @@ from streamq.dead import DeadLetters
 from streamq.decorator import Registry, TaskMaker, shared_tasks
 from streamq.events.handlers import Handlers
 from streamq.events.listening import Events
+from streamq.flow_results.result import FlowResult
+from streamq.latest import make_current
 from streamq.limits import Limit
 from streamq.queues import Queues
 from streamq.results import AsyncResult
-from streamq.tasks import Signature, Task, make_current
+from streamq.tasks import Task
 from streamq.timetable import Schedules
 from streamq.transaction import Transaction
+from streamq.workflows.signature import Signature
 
 R = TypeVar("R")
 Lifespan = Callable[["StreamQ"], AbstractAsyncContextManager[Any]]
@@ -140,6 +143,15 @@ class StreamQ:
         """
         return AsyncResult(task_id, queue, self.broker)
 
+    def flow(self, flow_id: str, *, queue: str | None = None) -> FlowResult[Any]:
+        """Return the result of a flow of which only the id is at hand; its values are plain JSON then.
+
+        Args:
+            flow_id: its id.
+            queue: that of its first task; without it all queues are looked through.
+        """
+        return FlowResult(flow_id, queue, self.broker)
+
     def enqueue_many(
         self,
         signatures: Iterable[Signature[R]],
@@ -228,8 +240,6 @@ class StreamQ:
     ) -> int:
         """Cancel all tasks that wait and fit what is given, some hundred to a step; each as `AsyncResult.cancel` does.
 
-        What is enqueued meanwhile is left alone.
-
         Args:
             task: the task's name; ``*`` stands for any text, ``?`` for any character.
             queue: the name of their queue, or several names.
@@ -239,7 +249,7 @@ class StreamQ:
             on_progress: called with the number of cancelled tasks, after each step.
 
         Returns:
-            How many were cancelled.
+            How many were cancelled. What is enqueued meanwhile is left alone.
 
         Raises:
             ConfigError: one of them cannot be used, or nothing says which tasks are meant.

@@ -12,7 +12,7 @@ from streamq.config import Durability
 from streamq.errors import ConfigError
 from streamq.message import Message
 from streamq.results import AsyncResult
-from streamq.tasks import Signature
+from streamq.workflows.signature import Signature
 
 R = TypeVar("R")
 

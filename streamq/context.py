@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Generator, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, NoReturn, Protocol
 
 from streamq.checks import is_number
-from streamq.errors import ConfigError, NoCurrentTask, RetryRequested, TaskRejected
+from streamq.errors import ConfigError, NoCurrentTask, RetryRequested, TaskRejected, TaskReplaced
 from streamq.message import Delivery
+from streamq.nodes import FlowPart
 from streamq.progress import Progress, check_progress
-from streamq.sending import read_steering
+from streamq.refs import Refs, each
+from streamq.sending import part_of, read_steering
 
 
 class Weighed(Protocol):
@@ -28,6 +31,7 @@ class Lease(Protocol):
 
     lost: bool
     cancelled: bool
+    additions: list[Any] | None
 
     @property
     def task(self) -> Weighed | None: ...  # noqa: D102
@@ -47,6 +51,8 @@ class _Done:
 
 DONE: Awaitable[None] = _Done()
 
+_NONE: Mapping[str, str] = MappingProxyType({})
+
 
 @dataclass(frozen=True, slots=True)
 class Context:
@@ -64,6 +70,7 @@ class Context:
             than one it has seen is safe from a worker that lost its lease and does not know it yet.
         deaths: how many workers died under this task.
         scheduled_for: the instant for which a schedule has enqueued it; None if it was none.
+        headers: what the caller has said with ``headers=``; they cannot be changed.
     """
 
     id: str
@@ -76,6 +83,7 @@ class Context:
     fence: int = 0
     deaths: int = 0
     scheduled_for: datetime | None = None
+    headers: Mapping[str, str] = field(default_factory=lambda: _NONE, hash=False)
     _lease: Lease | None = field(default=None, repr=False, compare=False)
     _delivery: Delivery | None = field(default=None, repr=False, compare=False)
 
@@ -175,6 +183,72 @@ class Context:
             raise RetryRequested(countdown)
         raise RetryRequested(countdown, reason)
 
+    def replace(self, step: Any) -> TaskReplaced:
+        """Have something else run in place of this task: ``raise context.replace(add.s(1, 2) | mul.s(3))``.
+
+        When it has ended, so has this task, with its value or its error, and whatever waits for it goes on. To return
+        the signature does the same. Priority, expiry and headers hold for it too, unless it has its own.
+
+        Args:
+            step: a signature, chain, group or graph.
+
+        Returns:
+            What is to be raised.
+        """
+        return TaskReplaced(step)
+
+    def add_to(self, *steps: Any) -> None:
+        """Add to the group that this task is a member of, as in ``context.add_to(group(...))``.
+
+        Whatever waits for the group waits for what is added too.
+
+        They begin when this run has succeeded; if it fails, or is repeated, they never were. Their values come after
+        the one of this task.
+
+        Args:
+            steps: signatures, chains, graphs; of a group each member by itself.
+
+        Raises:
+            ConfigError: this task is not a member of a group.
+        """
+        part = None if self._delivery is None else part_of(self._delivery.message)
+        if self._lease is None or part is None or part.group is None:
+            raise ConfigError(f"task {self.name} is not a member of a group: there is nothing to add to")
+        self._lease.additions = [*(self._lease.additions or ()), *steps]
+
+    @property
+    def flow_id(self) -> str | None:
+        """The id of the flow that this task is a part of; None: it is in none."""
+        return None if self._part is None else self.id.rpartition(".")[0]
+
+    @property
+    def root_id(self) -> str | None:
+        """The id of the outermost flow; another than `flow_id` if a task has been replaced by a flow."""
+        part = self._part
+        return None if part is None else part.root or self.flow_id
+
+    @property
+    def parent_ids(self) -> tuple[str, ...]:
+        """The ids of the tasks that come right before this one; in a flow that replaces a task, at first that one."""
+        part = self._part
+        if part is None:
+            return ()
+        own = () if part.root is None else (self.id.rpartition(".")[0],)
+        return self._ids(part.parents) or own
+
+    @property
+    def child_ids(self) -> tuple[str, ...]:
+        """The ids of the tasks that may come right after this one, and wait for it."""
+        return () if self._part is None else self._ids(self._part.children)
+
+    @property
+    def _part(self) -> FlowPart | None:
+        return None if self._delivery is None else part_of(self._delivery.message)
+
+    def _ids(self, refs: Refs) -> tuple[str, ...]:
+        flow_id = self.id.rpartition(".")[0]
+        return tuple(f"{flow_id}.{node}" for node in each(refs))
+
     def reject(self, reason: str) -> NoReturn:
         """End this run, and have the message moved to the dead letters: no further attempt would help.
 
@@ -191,6 +265,7 @@ running: ContextVar[tuple[Delivery, Any, Lease | None]] = ContextVar("streamq_ru
 def context_of(delivery: Delivery, state: Any, lease: Lease | None = None) -> Context:
     """Make the context of a delivery's run."""
     message = delivery.message
+    said = read_steering(message.options) if message.options else None
     return Context(
         id=message.id,
         name=message.task,
@@ -201,15 +276,15 @@ def context_of(delivery: Delivery, state: Any, lease: Lease | None = None) -> Co
         state=state,
         fence=max(delivery.fence, 0),  # a plain call is no delivery
         deaths=delivery.deaths,
-        scheduled_for=_scheduled_for(message.options) if message.options else None,
+        scheduled_for=None if said is None or said.scheduled_ms is None else _moment(said.scheduled_ms),
+        headers=_NONE if said is None or not said.headers else MappingProxyType(dict(said.headers)),
         _lease=lease,
         _delivery=delivery,
     )
 
 
-def _scheduled_for(options: bytes) -> datetime | None:
-    ms = read_steering(options).scheduled_ms
-    return None if ms is None else datetime.fromtimestamp(ms / 1000, UTC)
+def _moment(ms: int) -> datetime:
+    return datetime.fromtimestamp(ms / 1000, UTC)
 
 
 def current() -> Context:

@@ -19,7 +19,7 @@ from streamq.choosing import checked_time, compiled, moment_ms
 from streamq.config import check_name, check_task_id
 from streamq.errors import ConfigError
 from streamq.inspector import DeadLetter, dead_letter
-from streamq.tasks import new_task_id
+from streamq.naming import new_task_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ StreamqError
 │   └── MissingExtra            an optional dependency that the call needs is not installed
 ├── PayloadError                a call that cannot be sent; nothing was sent
 │   ├── EncodeError             an argument that does not fit into JSON
+│   ├── FlowError               a graph that cannot be run
 │   └── PayloadTooLarge         arguments, or a message of a channel, over the size limit
 ├── BrokerError                 Redis did not do what was asked
 │   ├── BrokerUnavailable       it cannot be reached, or not in time
@@ -36,10 +37,13 @@ StreamqError
 ├── TaskTimeout                 the task ran longer than its ``timeout`` or ``hard_timeout``
 ├── WorkerDied                  the process that ran the task died under it once too often
 ├── RetryRequested              raised by ``context.retry()``: run again later
+├── TaskReplaced                made by ``context.replace()``, to be raised: something else runs in its place
 └── TaskRejected                raised by ``context.reject()``: to the dead letters
 """
 
 from __future__ import annotations
+
+_MOST_OF_A_PATH = 10  # names that are shown
 
 
 class StreamqError(Exception):
@@ -68,6 +72,10 @@ class EncodeError(PayloadError):
 
 class PayloadTooLarge(PayloadError):
     """The arguments of a call are over ``max_payload`` bytes, or a message of a channel is over ``max_message``."""
+
+
+class FlowError(PayloadError):
+    """A graph that cannot be run; the message says where in it. Nothing was sent."""
 
 
 class BrokerError(StreamqError):
@@ -128,18 +136,27 @@ class TaskFailed(ResultError):
         type_name: the remote exception's type, such as ``ValueError`` or ``shop.errors.OutOfStock``.
         message: the remote exception's message.
         traceback: the remote traceback as text; may be empty.
+        path: of a task of a flow: its name, and those of what could not run because of it, up to what was asked for;
+            a group is called ``group``.
     """
 
-    def __init__(self, task_id: str, type_name: str, message: str, traceback: str = "") -> None:
-        super().__init__(task_id, type_name, message, traceback)
+    def __init__(
+        self, task_id: str, type_name: str, message: str, traceback: str = "", path: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(task_id, type_name, message, traceback, path)
         self.task_id = task_id
         self.type_name = type_name
         self.message = message
         self.traceback = traceback
+        self.path = path
 
     def __str__(self) -> str:
         """One line, then the remote traceback."""
-        head = f"{self.type_name}: {self.message} (task {self.task_id})"
+        names = [name.rpartition(".")[2] for name in self.path]
+        if len(names) > _MOST_OF_A_PATH:
+            names[_MOST_OF_A_PATH // 2 : -_MOST_OF_A_PATH // 2] = ["…"]
+        way = f"; {' -> '.join(names)}" if names else ""
+        head = f"{self.type_name}: {self.message} (task {self.task_id}{way})"
         return f"{head}\n\n{self.traceback}" if self.traceback else head
 
 
@@ -220,6 +237,18 @@ class RetryRequested(StreamqError):
     def __init__(self, countdown: float | None = None, reason: str = "the task asked to be run again") -> None:
         super().__init__(reason)
         self.countdown = countdown
+
+
+class TaskReplaced(StreamqError):
+    """Made by ``context.replace()``, to be raised: a signature is to be run in place of the task.
+
+    Attributes:
+        step: the signature, chain, group or graph.
+    """
+
+    def __init__(self, step: object) -> None:
+        super().__init__(step)
+        self.step = step
 
 
 class TaskRejected(StreamqError):

@@ -135,7 +135,7 @@ def task(settings: Settings, task_id: str) -> TaskInfo:
         deaths=record.deaths,
         worker=record.worker,
         ended=None if record.ended_ms is None else datetime.fromtimestamp(record.ended_ms / 1000, UTC),
-        result=decode_plain(record.body) if record.state is State.SUCCEEDED else None,
+        result=decode_plain(record.body) if record.state is State.SUCCEEDED and record.body else None,
         error=_error(record.body) if record.state.ended and record.state is not State.SUCCEEDED else None,
         failure=_error(record.failure) if record.failure else None,
         progress=record.progress,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from streamq.message import Delivery
+from streamq.nodes import Drawing
 
 
 class State(StrEnum):
@@ -27,6 +28,10 @@ class State(StrEnum):
     """Somebody did not want it any more."""
     EXPIRED = "expired"
     """Its time was over before it began."""
+    WAITING = "waiting"
+    """What comes before it in its flow has not ended."""
+    SKIPPED = "skipped"
+    """A callback in a flow that was not needed."""
 
     @property
     def ended(self) -> bool:
@@ -34,7 +39,7 @@ class State(StrEnum):
         return self in _ENDED
 
 
-_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED})
+_ENDED = frozenset({State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED, State.SKIPPED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,15 @@ class Died:
     how: str
 
 
-Outcome = Succeeded | Failed | FailedForNow | Expired | Rejected | Unroutable | Abandoned | Died
+@dataclass(frozen=True, slots=True)
+class Became:
+    """The function gave a graph to be run in its place; or one to be added to its group, and its own result as JSON."""
+
+    drawing: Drawing
+    own: bytes | None = None
+
+
+Outcome = Succeeded | Became | Failed | FailedForNow | Expired | Rejected | Unroutable | Abandoned | Died
 
 
 def is_suspect(deaths: int, max_deaths: int) -> bool:
@@ -138,7 +151,7 @@ class Release:
     died: str = ""
 
 
-Step = Complete | Bury | Park | Release
+Step = Complete | Became | Bury | Park | Release
 
 # In a rolling deployment new tasks reach old workers. They are put back, ever longer, for workers that know them.
 _UNKNOWN_FIRST_SECONDS = 1.0
@@ -155,8 +168,10 @@ def decide(outcome: Outcome, delivery: Delivery, now_ms: int, unknown_ttl_ms: fl
         unknown_ttl_ms: for how long a message that no worker can run is put back, ms from its enqueue on.
     """
     match outcome:
+        case Became():
+            step: Step = outcome
         case Succeeded(result):
-            step: Step = Complete(State.SUCCEEDED, result)
+            step = Complete(State.SUCCEEDED, result)
         case Failed(error):
             step = Complete(State.FAILED, error)
         case Expired(error):
@@ -166,13 +181,15 @@ def decide(outcome: Outcome, delivery: Delivery, now_ms: int, unknown_ttl_ms: fl
         case Rejected(error, reason):
             step = Bury(error, reason)
         case Unroutable(error, reason):
-            if now_ms - delivery.enqueued_ms > unknown_ttl_ms:
-                step = Bury(error, reason)
-            else:
-                seconds = min(_UNKNOWN_FIRST_SECONDS * 2 ** min(delivery.fence, 16), _UNKNOWN_LONGEST_SECONDS)
-                step = Park(seconds, reason, delivery.attempt)
+            is_over = now_ms - delivery.enqueued_ms > unknown_ttl_ms
+            step = Bury(error, reason) if is_over else _put_back(reason, delivery)
         case Abandoned():
             step = Release()
         case Died(how):
             step = Release(how)
     return step
+
+
+def _put_back(reason: str, delivery: Delivery) -> Park:
+    seconds = min(_UNKNOWN_FIRST_SECONDS * 2 ** min(delivery.fence, 16), _UNKNOWN_LONGEST_SECONDS)
+    return Park(seconds, reason, delivery.attempt)

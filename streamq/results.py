@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Self, TypeVar, overload
 
@@ -13,7 +14,7 @@ from streamq.broker.records import UNKNOWN, Record
 from streamq.channels.listener import Listener
 from streamq.codec import ResultCodec, decode_plain, type_name
 from streamq.errors import ResultTimeout, TaskCancelled, TaskExpired, TaskFailed, UnknownTaskId
-from streamq.events.kinds import Event
+from streamq.events.event import Event
 from streamq.events.of_task import TaskListener
 from streamq.lifecycle import State
 from streamq.progress import check_progress
@@ -25,8 +26,33 @@ V = TypeVar("V")
 
 _KINDS = {State.CANCELLED: TaskCancelled, State.EXPIRED: TaskExpired}
 
+Kinds = tuple[type[BaseException], ...]
+
 # A lost notification costs at most this many seconds.
 _LOOK_AGAIN_SECONDS = 1.0
+
+
+def error_of(state: State, task_id: str, stored: Mapping[str, Any], raises: Callable[[str], Kinds]) -> BaseException:
+    """Make the error of a task that has not succeeded; of a flow, that of the task of it where that began.
+
+    Args:
+        state: how it has ended.
+        task_id: its id.
+        stored: the error.
+        raises: gives the classes that come as themselves, from the name of the task; empty: the name is not known.
+    """
+    path = tuple(name for _, name in stored.get("path", ()))
+    about = (stored.get("failed", task_id), stored["type"], stored["message"], stored["traceback"])
+    failed = _KINDS.get(state, TaskFailed)(*about, path)
+    for kind in raises(path[0] if path else ""):
+        if type_name(kind) == stored["type"]:
+            try:
+                error = kind(*(stored["args"] or ()))
+            except Exception:  # noqa: BLE001 - its constructor takes something else; the plain form says it all
+                return failed
+            error.__cause__ = failed
+            return error
+    return failed
 
 
 @dataclass(slots=True)
@@ -45,7 +71,7 @@ class AsyncResult(Generic[R]):
     queue: str | None
     _broker: Broker = field(repr=False)
     _codec: ResultCodec | None = field(default=None, repr=False)
-    _raises: tuple[type[BaseException], ...] = field(default=(), repr=False)
+    _raises: Kinds = field(default=(), repr=False)
     duplicate: bool = field(default=False, compare=False)
 
     def of_another(self, task_id: str, *, is_chosen: bool) -> Self:
@@ -161,17 +187,7 @@ class AsyncResult(Generic[R]):
         return None if record.state is State.SUCCEEDED else self._error(record)
 
     def _error(self, record: Record) -> BaseException:
-        stored: dict[str, Any] = decode_plain(record.body)
-        failed = _KINDS.get(record.state, TaskFailed)(self.id, stored["type"], stored["message"], stored["traceback"])
-        for kind in self._raises:
-            if type_name(kind) == stored["type"]:
-                try:
-                    error = kind(*(stored["args"] or ()))
-                except Exception:  # noqa: BLE001 - its constructor takes something else; the plain form says it all
-                    return failed
-                error.__cause__ = failed
-                return error
-        return failed
+        return error_of(record.state, self.id, decode_plain(record.body), lambda _: self._raises)
 
     @overload  # see above
     def stream(

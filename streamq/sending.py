@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, TypedDict
 
 from streamq.checks import is_number
 from streamq.config import CENTURY_SECONDS, DEFAULT_LEVEL, Durability
 from streamq.errors import ConfigError
 from streamq.limits import Limit, Of, check_key, claims_of, key_of
-from streamq.message import Share, Terms
+from streamq.message import Message, Share, Terms
+from streamq.nodes import FlowPart, read_flow_part
 from streamq.uniqueness import By
 
 
@@ -32,6 +34,12 @@ class SendOptions(TypedDict, total=False):
     unique: By | None
     debounce: By | None
     throttle: By | None
+    headers: Mapping[str, str] | None
+
+
+_MOST_OF_HEADERS = 8 * 1024  # bytes
+
+_encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +54,8 @@ class Steering:
         fairness_key: messages with different ones take turns.
         scheduled_ms: the instant of the schedule that made it, Redis time, ms.
         limits: of each limit that needs something of this call: its name, the key, and the weight.
+        headers: what the caller says to whoever runs it.
+        flow: where it stands in its flow.
     """
 
     level: int | None = None
@@ -55,11 +65,15 @@ class Steering:
     fairness_key: str | None = None
     scheduled_ms: int | None = None
     limits: tuple[tuple[str, str, float], ...] = ()
+    headers: Mapping[str, str] | None = None
+    flow: FlowPart | None = None
 
     def encode(self) -> bytes:
         """Make the field; nothing if there is nothing to heed."""
-        said = {name: value for name, value in asdict(self).items() if value not in (None, ())}
-        return json.dumps(said, separators=(",", ":"), ensure_ascii=False).encode() if said else b""
+        said = {name: value for name in self.__slots__ if (value := getattr(self, name)) not in (None, ())}
+        if self.flow is not None:
+            said["flow"] = self.flow.plain()
+        return _encode(said).encode() if said else b""
 
     def expires_at(self, enqueued_ms: int) -> float:
         """Return the Redis time from which on a message that was enqueued then is not to be run any more, ms."""
@@ -67,8 +81,11 @@ class Steering:
         return after if self.expires_ms is None else min(after, self.expires_ms)
 
 
+@lru_cache(maxsize=1024)
 def read_steering(options: bytes) -> Steering:
     """Read the field of a message; what newer versions say is passed over.
+
+    Many messages say the same, and more so those of the members of a group: that is read once.
 
     Raises:
         ValueError: it cannot be read.
@@ -78,7 +95,50 @@ def read_steering(options: bytes) -> Steering:
         raise ValueError("options is no object")  # noqa: TRY004 - as json.loads says it
     known = {name: said[name] for name in Steering.__slots__ if name in said}
     known["limits"] = tuple((str(name), str(key), float(weight)) for name, key, weight in known.get("limits", ()))
+    if "headers" in known and not _are_headers(known["headers"]):
+        raise ValueError("headers are no object of texts")
+    if "flow" in known:
+        known["flow"] = read_flow_part(known["flow"])
     return Steering(**known)
+
+
+def with_flow(options: bytes, part: FlowPart) -> bytes:
+    """Add to the field where the message stands in its flow."""
+    flow = _encode(part.plain()).encode()
+    return b'%b"flow":%b}' % (options[:-1] + b"," if options else b"{", flow)
+
+
+def _are_headers(headers: object) -> bool:
+    return isinstance(headers, Mapping) and all(isinstance(a, str) and isinstance(b, str) for a, b in headers.items())
+
+
+def check_headers(headers: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    """Return a copy of headers, None if there are none.
+
+    Raises:
+        ConfigError: they are no texts, or more than 8 KiB as JSON.
+    """
+    if headers is None or headers == {}:
+        return None
+    if not _are_headers(headers):
+        raise ConfigError(f"headers must be a mapping of texts to texts, not {headers!r}")
+    try:
+        size = len(_encode(dict(headers)).encode())
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"headers cannot be sent as JSON: {error}") from None
+    if size > _MOST_OF_HEADERS:
+        raise ConfigError(f"headers have {size} bytes as JSON, over the limit of {_MOST_OF_HEADERS}")
+    return dict(headers)
+
+
+def part_of(message: Message) -> FlowPart | None:
+    """Find out where a message stands in its flow; None if it is in none, or does not say so in a way we know."""
+    if b'"flow":' not in message.options or not message.id.rpartition(".")[2].isdigit():
+        return None
+    try:
+        return read_steering(message.options).flow
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 def level_of(options: bytes) -> int:

@@ -7,165 +7,36 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import time
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping
-from dataclasses import dataclass, replace
-from datetime import datetime
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.caller import Broker
 from streamq.broker.turns import weighed_stake
-from streamq.codec import CallCodec
-from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id
+from streamq.checks import is_whole
+from streamq.codec import CallCodec, ResultCodec
 from streamq.context import context_of
-from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
+from streamq.errors import ConfigError
 from streamq.generators import driven, result_codec
-from streamq.message import Delivery, Message, Terms
+from streamq.latest import current_broker
+from streamq.message import Delivery, Message
+from streamq.naming import new_task_id
 from streamq.options import TaskOptions
-from streamq.picking import lock_of
 from streamq.results import AsyncResult
-from streamq.sending import SendOptions, delay_of, expiry_of
+from streamq.sender import Sender, Takes
+from streamq.sending import SendOptions
 from streamq.streams import Yields
-from streamq.uniqueness import By, choose
+from streamq.workflows.group import Group, group
+from streamq.workflows.items import KINDS, ItemsCodec, ItemsResultCodec, Kind, run_over_items
+from streamq.workflows.signature import Signature
 
 P = ParamSpec("P")
+Q = ParamSpec("Q")
+A = TypeVar("A")
 R = TypeVar("R")
 T = TypeVar("T")
-
-
-def new_task_id() -> str:
-    """Make a UUIDv7 (RFC 9562, section 5.7): 48 bits of Unix time in ms, then 74 random bits."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    digits = f"{value:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-_current: list[Broker] = []
-
-
-def make_current(broker: Broker) -> None:
-    """Have the tasks that belong to no app go through this broker."""
-    _current[:] = [broker]
-
-
-def _current_broker() -> Broker:
-    if not _current:
-        raise ConfigError("there is no app yet: make a StreamQ(...) before tasks of streamq.task are enqueued")
-    return _current[0]
-
-
-def _in_doubt(error: BrokerError, message: Message) -> BrokerError:
-    if isinstance(error, NotDurable):
-        known = ", or the one that it is a duplicate of, is in Redis" if message.terms else " is in Redis"
-    else:
-        known = " may have been enqueued or not"
-    error.add_note(f"Task {message.id}{known}; sending it again with using(task_id={message.id!r}) is safe.")
-    return error
-
-
-class Sender(Generic[P, R]):
-    """Enqueues calls of one task, with one choice of queue, id, delay and durability."""
-
-    def __init__(
-        self,
-        task: Task[P, R],
-        *,
-        queue: str | None = None,
-        task_id: str | None = None,
-        countdown: float | None = None,
-        eta: datetime | None = None,
-        expires: float | datetime | None = None,
-        durability: Durability | None = None,
-        priority: int | None = None,
-        ordering_key: str | None = None,
-        fairness_key: str | None = None,
-        unique: By | None = None,
-        debounce: By | None = None,
-        throttle: By | None = None,
-    ) -> None:
-        self.task = task
-        self.queue = check_name("queue", task.options.queue if queue is None else queue)
-        self.task_id = None if task_id is None else check_task_id(task_id)
-        self.delay_ms = delay_of(countdown, eta)
-        expiry = expiry_of(task.options.expires if expires is None else expires)
-        self.durability = None if durability is None else check_durability(durability)
-        level = check_priority(task.options.priority if priority is None else priority)
-        self.steering = replace(expiry, level=None if level == DEFAULT_LEVEL else level)
-        self.plain_options = self.steering.encode()
-        self.only_one = choose(unique, debounce, throttle) or task.options.only_one
-        if self.only_one is not None:
-            self.delay_ms = self.only_one.check(task.options.name, task.call_codec.signature, self.delay_ms)
-        self.turns = task.options.turns.chosen(ordering_key, fairness_key)
-        self.turns.check(self.delay_ms)
-        self.is_steered = self.turns.are_asked or self.only_one is not None
-
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """Enqueue a call with these arguments.
-
-        When it returns, the message is in Redis.
-
-        Raises:
-            TypeError: the function does not take these arguments.
-            PayloadError: they cannot be encoded, or are too large. Nothing was sent.
-            BrokerUnavailable: Redis did not answer; whether the message is there is not known. A note of the error
-                says the id, with which sending again is safe.
-            BrokerOutOfMemory: Redis is full. Nothing was enqueued.
-            BrokerRefused: it cannot give the durability that was asked for. Nothing was enqueued.
-            NotDurable: the message is in Redis, but has not been confirmed within 3 seconds to be as safe as was asked
-                for. A note of the error says the id, with which sending again is safe.
-        """
-        task = self.task
-        broker = task.broker
-        message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
-        try:
-            there = broker.enqueue(message, self.durability)
-        except (BrokerUnavailable, NotDurable) as error:
-            raise _in_doubt(error, message) from error.__cause__
-        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
-        return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
-
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
-        """Enqueue a call with these arguments, as `delay` does."""
-        task = self.task
-        broker = task.broker
-        message = self._message(broker, self.task_id or new_task_id(), args, kwargs)
-        try:
-            there = await broker.aenqueue(message, self.durability)
-        except (BrokerUnavailable, NotDurable) as error:
-            raise _in_doubt(error, message) from error.__cause__
-        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
-        return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
-
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
-        """Make a value of a call, to be enqueued later; its arguments are encoded now.
-
-        Raises:
-            TypeError: the function does not take these arguments.
-            PayloadError: they cannot be encoded, or are too large.
-            ConfigError: a durability was chosen; it belongs to the enqueue: ``enqueue_many(..., durability=...)``.
-        """
-        if self.durability is not None:
-            raise ConfigError("a signature has no durability: give it to enqueue_many(..., durability=...)")
-        message = self._message(self.task.broker, self.task_id or "", args, kwargs)
-        return Signature(cast("Task[..., R]", self.task), message)
-
-    def _message(self, broker: Broker, task_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Message:
-        task = self.task
-        encoded = task.call_codec.encode(args, kwargs)
-        limit = broker.settings.max_payload
-        if len(encoded) > limit:
-            raise PayloadTooLarge(
-                f"{task.name}(): the arguments have {len(encoded)} bytes, over the limit of {limit} (max_payload)"
-            )
-        if not self.is_steered:
-            return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.plain_options)
-        arguments = task.call_codec.named(args, kwargs)
-        lock = None if self.only_one is None else lock_of(self.only_one, task.name, arguments)
-        steering, terms = self.turns.of_call(arguments, self.steering, Terms(lock), broker.settings.fairness_weights)
-        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, steering.encode(), terms)
 
 
 class Task(Sender[P, R]):
@@ -183,20 +54,22 @@ class Task(Sender[P, R]):
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
         functools.update_wrapper(cast("Any", self), function)
         self.options = options
-        self.call_codec = CallCodec(options.name, function, bind=options.bind)
+        self.call_codec, self.result_codec = self._codecs(options.name, function)
         super().__init__(self)
         self.name = options.name
         self.function = function
         self.run = driven(function)
         self.is_async = inspect.iscoroutinefunction(self.run)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
-        self.result_codec = result_codec(options.name, function)
         self._broker = broker
+
+    def _codecs(self, name: str, function: Callable[..., Any]) -> tuple[CallCodec, ResultCodec]:
+        return CallCodec(name, function, bind=self.options.bind), result_codec(name, function)
 
     @property
     def broker(self) -> Broker:
         """Where calls of this task go: through its app, or through the current one."""
-        return self._broker or _current_broker()
+        return self._broker or current_broker()
 
     def using(self, **options: Unpack[SendOptions]) -> Sender[P, R]:
         """Choose options for calls, keeping the types of the arguments.
@@ -221,6 +94,7 @@ class Task(Sender[P, R]):
             unique: in place of what the task says: of which calls there is to be only one; see `streamq.uniqueness.by`.
             debounce: the same, for calls of which the last is to run.
             throttle: the same, for calls of which the first is to run.
+            headers: texts by name, at most 8 KiB of them, which a run finds in its ``context.headers``.
 
         Raises:
             ConfigError: one of them cannot be used.
@@ -238,6 +112,69 @@ class Task(Sender[P, R]):
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form, as `apply_async` does."""
         return await cast("Sender[..., R]", self.using(**options)).adelay(*args, **(kwargs or {}))
+
+    def map(self: Takes[A, Q, R], items: Iterable[A]) -> Signature[list[R]]:
+        """Make one call that runs the function with each item, in order, and returns the list of what it returned.
+
+        It has the options of the task, with its ``timeout`` for the whole; what is before it in a chain does not change
+        it. If a run fails, all have failed, and are run again if the task is to be tried again.
+
+        Raises:
+            TypeError: the function does not take one of the items as its only argument.
+            PayloadError: the items cannot be encoded, or are too large together; see `chunks`.
+            ConfigError: the task yields, or has options that are about the arguments of single calls.
+        """
+        return cast("Task[..., R]", self).over_items("map").si(items)
+
+    def starmap(self, items: Iterable[Iterable[Any]]) -> Signature[list[R]]:
+        """Make one call as `map` does, of which each item is the list of a run's arguments."""
+        return self.over_items("starmap").si(items)
+
+    def chunks(self: Takes[A, Q, R], items: Iterable[A], size: int) -> Group[list[R]]:
+        """Make a group of calls as `map` makes them, for so many items each; the value is the list of their lists.
+
+        Args:
+            items: any number of them; what a generator makes is taken as it is sent, and can be sent once.
+            size: how many go into one call; the last one has what is left.
+
+        Raises:
+            ConfigError: the size is no whole number of 1 or more; or as for `map`.
+        """
+        if not is_whole(size) or size < 1:
+            raise ConfigError(f"chunks need a size that is a whole number of 1 or more, not {size!r}")
+        companion = cast("Task[..., R]", self).over_items("map")
+        if isinstance(items, Sequence):
+            return group([companion.si(items[first : first + size]) for first in range(0, len(items), size)])
+        source = iter(items)
+        parts = iter(lambda: [*islice(source, size)], [])
+        return group(companion.si(part) for part in parts)
+
+    def over_items(self, kind: Kind) -> Task[[Iterable[Any]], list[R]]:
+        """Give what runs the function over many items.
+
+        Raises:
+            ConfigError: the task yields, or has options that are about the arguments of single calls.
+        """
+        if (why := self._why_only_single()) is not None:
+            raise ConfigError(f"task {self.name}: there is no {kind}() of it, because {why}")
+        return self.companions[kind]
+
+    def _why_only_single(self) -> str | None:
+        options = self.options
+        if isinstance(self, (StreamTask, AsyncStreamTask)):
+            return "it yields"
+        if options.only_one is not None:
+            return f"it is {options.only_one.name}"
+        if options.turns.ordering_key is not None or any(limit.asks for limit in options.turns.limits):
+            return "its ordering_key or a limit of it is taken from the arguments of a call"
+        return None
+
+    @functools.cached_property
+    def companions(self) -> Mapping[Kind, Task[[Iterable[Any]], list[R]]]:
+        """What runs the function over many items, by what an item is; named ``<task>:map`` and so on."""
+        if self._why_only_single() is not None:
+            return {}
+        return {kind: _Companion(self, kind) for kind in KINDS}
 
     def settle_weight(self, delivery: Delivery, units: float, limit: str | None) -> bool:
         """Have a run count as `units` of a limit's rate; see `Context.settle`."""
@@ -259,6 +196,35 @@ class Task(Sender[P, R]):
 
     def __repr__(self) -> str:
         return f"<task {self.name}>"
+
+
+class _Companion(Task[[Iterable[Any]], list[R]]):
+    """Runs the function of a task over many items."""
+
+    def __init__(self, task: Task[..., R], kind: Kind) -> None:
+        self._one = task
+        self._kind = kind
+        options = replace(task.options, name=f"{task.name}:{kind}", schedule=())
+        options = replace(options, turns=replace(options.turns, fairness_key=None))
+        super().__init__(run_over_items(task.function, is_async=task.is_async), options, None)
+
+    def _codecs(self, name: str, _function: Callable[..., Any]) -> tuple[CallCodec, ResultCodec]:
+        return ItemsCodec(name, self._one.call_codec, self._kind), ItemsResultCodec(name, self._one.function)
+
+    @property
+    def broker(self) -> Broker:
+        """Where calls of the task go."""
+        return self._one.broker
+
+
+def find_task(tasks: Mapping[str, Task[..., Any]], name: str) -> Task[..., Any] | None:
+    """Find what a message calls: a task, or what runs one over many items; None: there is no such task."""
+    found = tasks.get(name)
+    if found is not None or ":" not in name:
+        return found
+    base, _, kind = name.partition(":")
+    task = tasks.get(base)
+    return None if task is None or kind not in KINDS else task.companions.get(kind)
 
 
 class SyncTask(Task[P, R]):
@@ -291,26 +257,3 @@ class AsyncStreamTask(Task[P, Yields[T, None]], Generic[P, T]):
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> AsyncGenerator[T, None]:
         """Call the function here, and get the generator; nothing is enqueued."""
         return cast("AsyncGenerator[T, None]", self._call(args, kwargs))
-
-
-@dataclass(frozen=True)
-class Signature(Generic[R]):
-    """A call that has not been enqueued.
-
-    Attributes:
-        task: what is called.
-        message: its encoded form; without an id, unless the caller has chosen one: each enqueue makes a new one.
-    """
-
-    task: Task[..., R]
-    message: Message
-
-    def to_message(self) -> Message:
-        """Make the message of one enqueue."""
-        return self.message if self.message.id else Message(new_task_id(), *self.message[1:])
-
-    def to_result(self, message: Message, broker: Broker, there: str | None = None) -> AsyncResult[R]:
-        """Make the result of one enqueue; `there`: the id of the task that is there in its place, if one is."""
-        task = self.task
-        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
-        return result if there is None else result.of_another(there, is_chosen=self.message.id != "")

@@ -13,6 +13,7 @@ from streamq.broker.schedules import StoredSchedule
 from streamq.broker.walking import Steps, acomplete, complete
 from streamq.errors import ConfigError
 from streamq.message import Message
+from streamq.naming import new_task_id
 from streamq.results import AsyncResult
 from streamq.schedule.plan import (
     Definition,
@@ -24,7 +25,7 @@ from streamq.schedule.plan import (
     read_definition,
 )
 from streamq.schedule.rules import Rule
-from streamq.tasks import Signature, new_task_id
+from streamq.workflows.signature import Signature
 
 _PAGE = 250  # schedules that are read in one step
 
@@ -181,6 +182,7 @@ class Schedules:
     # ---- what is asked of Redis, and how; the answers come from whoever sends it
 
     def _add(self, name: str, signature: Signature[Any], when: Rule, missed: Missed) -> Steps[Schedule]:
+        signature.check_single()
         call, keys = check_call(signature.message, name), self._broker.keys
         queue = keys.queue(call.queue)
         definition = Definition(call.task, when, missed, call.args, call.options, call.terms)

@@ -10,7 +10,7 @@ from streamq.config import Durability
 from streamq.errors import BrokerUnavailable, PayloadError, PayloadTooLarge
 from streamq.message import Message
 from streamq.results import AsyncResult
-from streamq.tasks import Signature
+from streamq.workflows.signature import Signature
 
 R = TypeVar("R")
 

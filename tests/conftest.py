@@ -112,15 +112,31 @@ def server_url(request: pytest.FixtureRequest, _servers: servers.Servers) -> Ite
 def _strays(connection: SyncConnection) -> list[str]:
     """Find keys that nobody will ever delete: no time to live, not permanent, and no task that is still to end.
 
-    What a channel keeps has a time to live, unless its `max_age` is None: tests call such a channel ``forever``.
+    What a channel keeps has a time to live, unless its `max_age` is None: tests call such a channel ``forever``. The
+    index of a queue's flows stays, but of each flow it has to say until when it is kept, as soon as that has ended.
     """
     run = connection.client.execute_command
     found = []
+
+    def has_flow(queue: str, flow_id: str) -> bool:
+        return run("HGET", f"{queue}:task:{flow_id}", "state") == b"running"
+
     for key in run("KEYS", "*"):
         name = key.decode()
         if name.endswith(_PERMANENT) or ":channel:{forever" in name or run("PTTL", key) != -1:
             continue
-        if ":task:" in name and run("HGET", key, "state") in (b"queued", b"delayed", b"held"):
+        if ":task:" in name and run("HGET", key, "state") in (b"queued", b"delayed", b"held", b"running"):
+            continue
+        queue, _, part = name.partition(":flow:")
+        if part and has_flow(queue, part.rpartition(":")[0]):
+            continue
+        if name.endswith(":outbox"):
+            noted = [one.decode() for one in run("ZRANGE", key, 0, -1)]
+            found += [f"{name}: {one}" for one in noted if not has_flow(name[:-7], one.removeprefix("flow:"))]
+            continue
+        if name.endswith(":flows"):
+            kept = run("ZRANGEBYSCORE", key, "+inf", "+inf")
+            found += [f"{name}: {one.decode()}" for one in kept if not has_flow(name[:-6], one.decode())]
             continue
         found.append(name)
     return found
@@ -209,6 +225,24 @@ def stubborn(load_app_at: Callable[[str, str], ModuleType], server_url: str) -> 
 def limited(load_app_at: Callable[[str, str], ModuleType], server_url: str) -> ModuleType:
     """Give the module of tasks with limits and orders."""
     return load_app_at("tests.apps.limited", server_url)
+
+
+@pytest.fixture
+def flows(load_app_at: Callable[[str, str], ModuleType], server_url: str) -> ModuleType:
+    """Give the module of tasks that are put together."""
+    return load_app_at("tests.apps.flows", server_url)
+
+
+@pytest.fixture
+def rest(connection: SyncConnection) -> Callable[[], None]:
+    """Give a function that waits until nothing is to be done for flows, and all that is of them has a time to live."""
+    run = connection.client.execute_command
+
+    def at_rest() -> bool:
+        keys = [key for key in run("KEYS", "sq:*") if b":flow:" in key or b":task:" in key]
+        return not run("KEYS", "sq:*:outbox") and all(run("PTTL", key) != -1 for key in keys)
+
+    return lambda: until(at_rest, why=f"left: {run('KEYS', '*')}") and None
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from functools import lru_cache
 from streamq.config import DEFAULT_LEVEL, LEVELS
 
 GROUP = "workers"
+FLOW_PARTS = ("states", "waits", "graph", "results", "todo", "sends")
 
 
 class QueueKeys:
@@ -31,6 +32,10 @@ class QueueKeys:
             in ms; and hashes by name: what they are, the last instant that was fired, and which workers' code it is.
         rooms: sorted set of what tasks wait for when it is not their turn: members such as ``limit:NAME:KEY``,
             ``order:KEY`` and ``fair``; the score is when to look, Redis time in ms. See `room`.
+        outbox: sorted set of what has still to be done for flows: ``flow:ID`` for a flow of this queue, ``end:ID`` for
+            a task of this queue whose flow is to be told that it has ended; the score is when that was noted, or seen
+            to, Redis time in ms.
+        flows: sorted set of the flows of this queue; the score is until when they are kept.
         events: prefix of the channels of the queue's task events.
         log: stream in which these events are kept; None: they are not. Scripts that make events have it as their last
             key, or if it is None their first key once more, which is there anyway and in the right slot.
@@ -56,6 +61,8 @@ class QueueKeys:
             f"{base}:schedules:declared",
         )
         self.rooms = f"{base}:rooms"
+        self.outbox = f"{base}:outbox"
+        self.flows = f"{base}:flows"
         self.events = f"{namespace}:events:{name}:"
         self.log = f"{base}:events" if durable_events else None
         self.record: Callable[[str], str] = f"{base}:task:".__add__
@@ -86,6 +93,11 @@ class QueueKeys:
         """
         base = f"{self._base}:{member}"
         return (f"{base}:rule", f"{base}:rate", f"{base}:places", f"{base}:room")
+
+    def flow(self, flow_id: str) -> tuple[str, ...]:
+        """The seven keys of a flow, the first of which is its record; `streamq.broker.flows` says what they hold."""
+        base = f"{self._base}:flow:{flow_id}"
+        return (self.record(flow_id), *(f"{base}:{part}" for part in FLOW_PARTS))
 
 
 class ChannelKeys:

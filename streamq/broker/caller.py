@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from streamq.broker.cancels import cancel_one
 from streamq.broker.chunks import Page, Place, progress_there, read_chunks_there
+from streamq.broker.flow_retry import retry_flow
 from streamq.broker.moving import forget_there, look_there, watch_there
 from streamq.broker.producer import Producer
 from streamq.broker.reads import find_record
@@ -77,6 +78,14 @@ class Broker(Producer):
     async def acancel(self, queue: str, task_id: str) -> bool:
         """Cancel a task that has not ended; False if it has, or is not known."""
         return await acomplete(self.on_loop, cancel_one(self.keys, queue, task_id, self.ttl_ms))
+
+    def retry_flow(self, queue: str, flow_id: str) -> int:
+        """Have what has failed of a flow run again; returns how many tasks do. See `streamq.broker.flow_retry`."""
+        return complete(self.sync, retry_flow(self.keys, queue, flow_id, self.ttl_ms))
+
+    async def aretry_flow(self, queue: str, flow_id: str) -> int:
+        """Have what has failed of a flow run again, as `retry_flow` does."""
+        return await acomplete(self.on_loop, retry_flow(self.keys, queue, flow_id, self.ttl_ms))
 
     def find_queue(self, task_id: str) -> str | None:
         """Look through all known queues for the one that has a record of this id."""

@@ -59,10 +59,11 @@ class Due(NamedTuple):
 
     Attributes:
         task_ids: delayed tasks whose time has come.
-        next_ms: the ms until the next task or room is due; None: there is none.
+        next_ms: the ms until the next task or room is due, if there is one.
         levels: those whose streams are there.
         paused: nobody is to fetch from the queue.
         moving: messages are on their way to another queue.
+        outbox: something has to be done for flows.
         rooms: those where tasks wait for their turn, and which are to be looked at.
     """
 
@@ -71,6 +72,7 @@ class Due(NamedTuple):
     levels: list[int]
     paused: bool
     moving: bool
+    outbox: bool
     rooms: list[str]
 
 
@@ -95,11 +97,11 @@ def due(queue: QueueKeys, limit: int) -> Call[Due]:
     """Look for at most `limit` delayed tasks, and as many rooms, whose time has come."""
 
     def read(reply: list[Any]) -> Due:
-        next_ms, paused, moving, levels, *found = reply
+        next_ms, paused, moving, outbox, levels, *found = reply
         tasks, rooms = ([member.decode() for member in some] for some in found)
-        return Due(tasks, None if next_ms < 0 else next_ms, levels, bool(paused), bool(moving), rooms)
+        return Due(tasks, None if next_ms < 0 else next_ms, levels, bool(paused), bool(moving), bool(outbox), rooms)
 
-    keys = [queue.delayed, queue.rooms, queue.paused, queue.moving, *queue.levels]
+    keys = [queue.delayed, queue.rooms, queue.paused, queue.moving, queue.outbox, *queue.levels]
     return Call(("EVALSHA", _DUE.digest, len(keys), *keys, limit), read, _DUE)
 
 
@@ -185,7 +187,7 @@ def bury(
     ttl_ms: int,
 ) -> Call[bool]:
     """Move one entry to the dead letters and end its task; False if it is another's by now."""
-    keys = [what.stream, queue.dead]
+    keys = [what.stream, queue.dead, queue.outbox]
     args: list[Word] = [GROUP, queue.events, queue.name, done, worker, ttl_ms, what.entry, reason, error]
     if isinstance(what, Delivery):
         keys.append(queue.record(what.message.id))
@@ -224,7 +226,7 @@ def give_back(
     queue: QueueKeys, stream: str, owner: Owner, deliveries: Sequence[Delivery], *, done: str, ttl_ms: int
 ) -> Call[GivenBack]:
     """Give deliveries that `owner` still holds back to the fleet."""
-    keys = [stream, queue.returned, queue.dead]
+    keys = [stream, queue.returned, queue.dead, queue.outbox]
     args: list[Word] = [GROUP, queue.events, queue.name, done, ttl_ms, *owner]
     for delivery in deliveries:
         keys.append(queue.record(delivery.message.id))
@@ -262,7 +264,7 @@ def consumers(stream: str) -> Call[list[Consumer]]:
     """List the consumers of a stream that exists."""
 
     def read(reply: list[list[Any]]) -> list[Consumer]:
-        found = [dict(zip(one[::2], one[1::2], strict=True)) for one in reply]
+        found = (dict(zip(one[::2], one[1::2], strict=True)) for one in reply)
         return [Consumer(one[b"name"].decode(), one[b"pending"], one[b"idle"]) for one in found]
 
     return Call(("XINFO", "CONSUMERS", stream, GROUP), read)
@@ -294,11 +296,9 @@ def look(queue: QueueKeys, task_id: str) -> Call[Record]:
 
 def forget(queue: QueueKeys, task_id: str) -> Call[bool | str]:
     """Delete a record, now or when its task ends; False if there is none, a queue's name if the task is there now."""
-
-    def read(reply: int | bytes) -> bool | str:
-        return reply.decode() if isinstance(reply, bytes) else bool(reply)
-
-    return Call(("EVALSHA", _FORGET.digest, 2, queue.record(task_id), queue.chunks(task_id)), read, _FORGET)
+    keys = [queue.chunks(task_id), queue.outbox, queue.flows, *queue.flow(task_id)]
+    words: tuple[Word, ...] = ("EVALSHA", _FORGET.digest, len(keys), *keys, task_id)
+    return Call(words, lambda reply: reply.decode() if isinstance(reply, bytes) else bool(reply), _FORGET)
 
 
 def announce(log: str | None, events: Iterable[tuple[str, bytes]]) -> Call[None]:

@@ -18,7 +18,7 @@ _SURVEY = load("survey")
 _BRIEF = load("brief")
 
 _OUTSIDE = {State.DELAYED.encode(), State.HELD.encode()}
-_ERROR = stored_error(TaskCancelled, "it was cancelled")
+ERROR = stored_error(TaskCancelled, "it was cancelled")
 
 
 class Place(NamedTuple):
@@ -43,8 +43,8 @@ def cancel(
 
     Returns for each whether it is cancelled; or what its record calls the stream, if that is another one.
     """
-    keys = [queue.delayed]
-    args: list[Word] = [GROUP, queue.events, queue.name, done, queue.signals, ttl_ms, _ERROR]
+    keys = [queue.delayed, queue.outbox]
+    args: list[Word] = [GROUP, queue.events, queue.name, done, queue.signals, ttl_ms, ERROR]
     args.append("running" if running else "waiting")
     for task_id, stream in places:
         keys += (queue.record(task_id), queue.stream(stream))

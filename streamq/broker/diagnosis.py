@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from streamq._redis.connections import AsyncConnection
-from streamq._redis.keys import GROUP, Keys, QueueKeys
+from streamq._redis.keys import FLOW_PARTS, GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq._redis.urls import EMBEDDED
 from streamq.broker import calls, server
@@ -62,6 +62,19 @@ _IN_SCRIPTS = [
         "PUBLISH signals 1",
         "PUBSUB NUMSUB beacon",
         "SADD queues name",
+        "PERSIST graph",
+        "HINCRBY record left 1",
+        "HSTRLEN results 0",
+        "GETRANGE states 0 1",
+        "SETRANGE states 0 w",
+        "LINDEX todo 0",
+        "LLEN sends",
+        "LPOP todo",
+        "LRANGE sends 0 1",
+        "LREM sends 1 0",
+        "LSET todo 0 1",
+        "RPUSH todo 1",
+        "ZREMRANGEBYSCORE flows -inf 0",
         "TIME",
     )
 ]
@@ -136,6 +149,9 @@ def _needed(keys: Keys, queue: QueueKeys) -> list[Sequence[Word]]:
         "signals": queue.signals,
         "rate": rate,
         "places": places,
+        "outbox": queue.outbox,
+        "flows": queue.flows,
+        **dict(zip(FLOW_PARTS, queue.flow("id")[1:], strict=True)),
         "room": room,
         "group": GROUP,
         "event": queue.events + "task:event",

@@ -6,42 +6,29 @@ import asyncio
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeVar
 
-from streamq._redis.connections import AsyncConnection, SyncConnection
+from streamq._redis.connections import AsyncConnection
 from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
-from streamq.broker import calls, moving, server
+from streamq.broker import calls, flowing, flows, moving, server
 from streamq.broker.blame import blamed, owner_of
+from streamq.broker.courier import Courier
 from streamq.broker.order import Order
 from streamq.broker.rooms import Rooms
 from streamq.broker.walking import acomplete
 from streamq.config import Settings, WorkerSettings
-from streamq.errors import BrokerError, BrokerRefused, BrokerReset
+from streamq.errors import BrokerError, BrokerReset
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed
+from streamq.sending import part_of
 
 _FETCH_MARGIN_SECONDS = 5.0  # how much longer than its BLOCK a read may take before the connection is given up
 _RETIRE_MOST = 100
-_OLDEST_REDIS = 7
 
 T = TypeVar("T")
 K = TypeVar("K")
-
-
-def name_server(info: Mapping[str, str]) -> str:
-    """Name a server by what it says of itself.
-
-    Raises:
-        BrokerRefused: it is too old: the scripts need what came with Redis 7.0, which each Valkey has.
-    """
-    version = info.get("redis_version", "0")
-    if "valkey_version" in info:
-        return f"Valkey {info['valkey_version']}"
-    if int(version.partition(".")[0]) < _OLDEST_REDIS:
-        raise BrokerRefused(f"this is Redis {version}; streamq needs Redis 7.0 or newer, or Valkey")
-    return f"Redis {version}"
 
 
 class Fetched(NamedTuple):
@@ -50,6 +37,18 @@ class Fetched(NamedTuple):
     deliveries: list[Delivery]
     malformed: list[Malformed]
     listening: bool
+
+
+class Committed(NamedTuple):
+    """What came of a commit.
+
+    Attributes:
+        refused: deliveries whose outcome was refused because they are another's by now.
+        more: what there is to do for flows.
+    """
+
+    refused: list[Delivery]
+    more: list[flowing.Work]
 
 
 class Fleet:
@@ -63,6 +62,7 @@ class Fleet:
 
     Attributes:
         rooms: where tasks wait for their turn.
+        courier: goes on with flows.
         ahead_ms: by how much the server's clock is ahead of this host's, ms; known after `server`.
     """
 
@@ -80,6 +80,7 @@ class Fleet:
         self._fetching = AsyncConnection(settings.url, read_timeout=block + _FETCH_MARGIN_SECONDS)
         self._commands = AsyncConnection(settings.url)
         self.rooms = Rooms(self._commands, self.keys)
+        self.courier = Courier(self._commands, self.keys, self.ttl_ms)
         self._reader: int | None = None  # the server's id of the connection that reads
 
     async def server(self) -> str:
@@ -94,7 +95,7 @@ class Fleet:
         if "server_time_usec" in info:
             here = (asked + time.time()) / 2
             self.ahead_ms = round(int(info["server_time_usec"]) / 1000 - here * 1000)
-        return name_server(info)
+        return server.name_server(info)
 
     async def prepare(self) -> None:
         """Create the streams and groups that are not there, note the queues, and look at them."""
@@ -176,14 +177,21 @@ class Fleet:
         if self._reader is not None:
             await self._commands.run(server.unblock(self._reader))
 
-    async def commit(self, settlements: Iterable[calls.Settlement]) -> list[Delivery]:
-        """Commit outcomes; returns the deliveries whose outcome was refused because they are another's by now."""
-        refused = []
-        for stream, group in _grouped(settlements, lambda one: one.delivery.stream).items():
+    async def commit(self, settlements: Iterable[calls.Settlement]) -> Committed:
+        """Commit outcomes, and have what follows in flows begin."""
+        refused: list[Delivery] = []
+        more: list[flowing.Work] = []
+        for (stream, is_of_flow), group in _grouped(settlements, _place).items():
             queue = self.keys.queue(group[0].delivery.message.queue)
+            if is_of_flow:
+                home = flows.Home(queue, self.keys.done, self.ttl_ms)
+                found = await self._commands.run(flows.finish(home, stream, group, worker=self.consumer))
+                more += [(queue.name, member) for member in found.more]
+                refused += [group[position].delivery for position in found.refused]
+                continue
             call = calls.finish(queue, stream, group, done=self.keys.done, worker=self.consumer, ttl_ms=self.ttl_ms)
             refused += [group[position].delivery for position in await self._commands.run(call)]
-        return refused
+        return Committed(refused, more)
 
     async def bury(self, what: Delivery | Malformed, reason: str, error: bytes) -> bool:
         """Move one entry to the dead letters; False if it is another's by now."""
@@ -289,24 +297,14 @@ class Fleet:
         await self._commands.close()
 
 
+def _place(settlement: calls.Settlement) -> tuple[str, bool]:
+    """Say in which call an outcome is committed."""
+    delivery = settlement.delivery
+    return delivery.stream, bool(delivery.message.options) and part_of(delivery.message) is not None
+
+
 def _grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
     groups: defaultdict[K, list[T]] = defaultdict(list)
     for item in items:
         groups[key(item)].append(item)
     return groups
-
-
-class Renewals:
-    """Renews leases, from a thread and over a connection of its own."""
-
-    def __init__(self, settings: Settings, consumer: str, read_timeout: float) -> None:
-        self._consumer = consumer
-        self._connection = SyncConnection(settings.url, read_timeout=read_timeout)
-
-    def renew(self, stream: str, entries: Sequence[bytes]) -> list[bytes]:
-        """Start the lease of entries anew; returns those that belong to another by now."""
-        return self._connection.run(calls.renew(stream, self._consumer, entries))
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from streamq._redis.keys import GROUP, Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load, nothing
 from streamq.broker import calls, reads
+from streamq.broker.gathering import gather
 from streamq.broker.records import Record
 from streamq.broker.walking import Steps
+from streamq.lifecycle import State
 from streamq.message import Delivery, Malformed, read_entry
 
 _DEPART = load("depart")
@@ -178,12 +181,21 @@ def look_there(keys: Keys, queue: str, task_id: str) -> Steps[Record]:
 
 
 def watch_there(keys: Keys, queue: str, task_id: str, client: str) -> Steps[Record]:
-    """Read a record, there where the task is now, and have a client woken when the task ends."""
+    """Read a record, there where the task is now, and have a client woken when the task ends.
+
+    If it is a flow whose value is that of several tasks, this is put together when it has succeeded.
+
+    Raises:
+        UnknownTaskId: it was deleted meanwhile.
+    """
     while True:
         record: Record = yield calls.watch(keys.queue(queue), task_id, client)
         if record.moved_to is None:
-            return record
+            break
         queue = record.moved_to
+    if record.state is State.SUCCEEDED and record.out is not None and not record.body:
+        record = replace(record, body=(yield from gather(keys.queue(queue), task_id, record.out)))
+    return record
 
 
 def forget_there(keys: Keys, queue: str, task_id: str) -> Steps[bool]:

@@ -12,14 +12,16 @@ from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq._redis.subscriptions import Doorbell
 from streamq._redis.urls import read_url
-from streamq.broker import bulk, calls
+from streamq.broker import bulk, calls, flowing, flows
 from streamq.broker.batch import Put, clarified, enqueue_all, have_terms
 from streamq.broker.durability import confirmation, require
+from streamq.broker.flows import Home
 from streamq.broker.reach import Reach
 from streamq.broker.walking import Steps, acomplete, complete
 from streamq.config import DEFAULT_LEVEL, Durability, Settings, check_durability
-from streamq.errors import BrokerError, NotDurable
+from streamq.errors import BrokerError, BrokerReset, NotDurable
 from streamq.message import Message
+from streamq.nodes import Stored
 from streamq.sending import level_of
 
 T = TypeVar("T")
@@ -127,6 +129,24 @@ class Producer(Reach):
         except BrokerError as error:
             raise clarified(error, messages) from error.__cause__
 
+    def start_flow(self, graph: Stored, durability: Durability | None = None) -> bool:
+        """Store a graph and have its flow begin; nothing of it runs before all of it is stored.
+
+        Returns:
+            Whether it has begun by this; not if its id was known.
+
+        Raises:
+            BrokerRefused: the server cannot give the durability asked for.
+            NotDurable: it has begun, but that has not been confirmed in time.
+        """
+        wanted = self._wanted(durability)
+        return self._send(self._start(graph, wanted), wanted)
+
+    async def astart_flow(self, graph: Stored, durability: Durability | None = None) -> bool:
+        """Store a graph and have its flow begin, as `start_flow` does."""
+        wanted = self._wanted(durability)
+        return await self._asend(self._start(graph, wanted), wanted)
+
     # ---- what both forms share: messages are put by calls that are answered together, with what is missing if they
     # are to be confirmed and are not
 
@@ -151,6 +171,20 @@ class Producer(Reach):
             [put], missing = yield [enqueue_all(self.keys, messages, put)]
         yield from self._note(put.queues, missing, wanted)
         return put.there
+
+    def _start(self, graph: Stored, wanted: Durability) -> Steps[bool]:
+        home = Home.of(self.keys, graph.home, round(self.settings.result_ttl * 1000))
+        plan = yield from flowing.prepare(home, graph, graph.flow_id)
+        if plan is None:
+            return False
+        [begun], missing = yield [flows.start(home, graph.flow_id, plan)]
+        if begun.is_lost:
+            raise BrokerReset(f"what was stored of flow {graph.flow_id} has gone; nothing of it has run")
+        yield from self._note([graph.home] if begun.to_note else [], missing, wanted)
+        if begun.goes_on:
+            yield from flowing.carry(self.keys, [(graph.home, f"flow:{graph.flow_id}")], home.ttl_ms)
+        is_new: bool = begun.is_new
+        return is_new
 
     def _note(self, queues: Collection[str], missing: str, wanted: Durability) -> Steps[None]:
         """Note the names of queues, which must be also if the messages are not as safe as they should."""

@@ -25,6 +25,7 @@ class Record:
         failure: the stored error of the last attempt that failed and was to be tried again; empty: none was.
         moved_to: the queue where the task is now; None: this one.
         progress: how far it has last said to be; None: it has said nothing.
+        out: the node whose value is its own, if it is a flow; None: it is none.
     """
 
     state: State
@@ -37,6 +38,7 @@ class Record:
     failure: bytes = b""
     moved_to: str | None = None
     progress: Progress | None = None
+    out: int | None = None
 
 
 def stored_error(kind: type[BaseException], message: str) -> bytes:
@@ -68,4 +70,5 @@ def read_record(fields: Sequence[bytes]) -> Record:
         failure=known.get(b"failure", b""),
         moved_to=known[b"moved_to"].decode() if b"moved_to" in known else None,
         progress=read_progress(known[b"progress"]) if b"progress" in known else None,
+        out=int(known[b"out"]) if b"out" in known else None,
     )

@@ -1,10 +1,14 @@
-"""Calls that concern a server or a connection, and no queue. Pure: nothing is sent here."""
+"""What concerns a server or a connection, and no queue. Pure: nothing is sent here."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from streamq._redis.scripts import Call, nothing
+from streamq.errors import BrokerRefused
+
+_OLDEST_REDIS = 7
 
 
 def client_id() -> Call[int]:
@@ -35,3 +39,17 @@ def read_info(reply: bytes) -> dict[str, str]:
 def server_info() -> Call[dict[str, str]]:
     """What kind of server this is."""
     return Call(("INFO", "server"), read_info)
+
+
+def name_server(info: Mapping[str, str]) -> str:
+    """Name a server by what it says of itself.
+
+    Raises:
+        BrokerRefused: it is too old: the scripts need what came with Redis 7.0, which each Valkey has.
+    """
+    version = info.get("redis_version", "0")
+    if "valkey_version" in info:
+        return f"Valkey {info['valkey_version']}"
+    if int(version.partition(".")[0]) < _OLDEST_REDIS:
+        raise BrokerRefused(f"this is Redis {version}; streamq needs Redis 7.0 or newer, or Valkey")
+    return f"Redis {version}"

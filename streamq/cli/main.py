@@ -20,6 +20,7 @@ _COMMANDS = {
     "demo": "Watch real work survive the kill of a worker.",
     "doctor": "Tell whether a server is fit for streamq.",
     "events": "Print what happens, live.",
+    "flow": "Show, list, cancel or retry flows.",
     "listen": "Call the handlers of an app when something happens.",
     "publish": "Publish messages on a channel.",
     "queues": "Show the queues and what waits in them.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from streamq.broker.diagnosis import Answers
-from streamq.broker.fleet import name_server
+from streamq.broker.server import name_server
 from streamq.doctor.findings import Finding, Level
 from streamq.doctor.releases import check_release
 from streamq.errors import BrokerError, BrokerRefused

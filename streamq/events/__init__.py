@@ -10,13 +10,12 @@ Some classes are called as errors are: ``from streamq import events``, and then 
 
 from __future__ import annotations
 
+from streamq.events.event import Event, TaskEvent
 from streamq.events.kinds import (
     TYPES,
-    Event,
     TaskCancelled,
     TaskDead,
     TaskDelayed,
-    TaskEvent,
     TaskExpired,
     TaskFailed,
     TaskHeld,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 from streamq.errors import ConfigError
-from streamq.events.kinds import Event
+from streamq.events.event import Event
 from streamq.events.listening import Words, words_of
 from streamq.events.wanted import Wanted
 

@@ -2,65 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, ClassVar, TypeAlias, TypeVar
+from typing import Any
 
 from pydantic_core import from_json
 
-T = TypeVar("T")
-Kind: TypeAlias = type[T]  # in the class below ``type`` is a field
+from streamq.events.event import TEXTS, Event, TaskEvent
 
-_TEXTS = ("queue", "task", "id", "worker")
 _NUMBERS = (int, float)
-
-
-@dataclass(frozen=True, slots=True)
-class Event:
-    """Something that happened. Each type that is known has a class of its own; others are of this one.
-
-    Attributes:
-        type: one of `TYPES`; a newer version may send others.
-        time: when it happened, by the clock of Redis or, for ``task.started`` and workers, of the worker's host.
-        queue: the task's queue.
-        task: the task's registered name; empty if its message could not be read.
-        id: the task's id.
-        worker: the worker process that runs or ran the task, or that the event is about.
-        details: what else is told, such as ``reason``, ``deaths``, ``fraction``; ``due`` is a datetime.
-    """
-
-    TYPE: ClassVar[str] = "*"
-
-    type: str
-    time: datetime
-    queue: str | None = None
-    task: str | None = None
-    id: str | None = None
-    worker: str | None = None
-    details: Mapping[str, Any] = field(default_factory=dict, hash=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as one flat dict that JSON can carry: times in ISO 8601, and only what the event has."""
-        known = {name: getattr(self, name) for name in ("type", "time", *_TEXTS)}
-        flat = {**known, **{name: value for name, value in self.details.items() if name not in known}}
-        return {
-            name: value.isoformat(timespec="milliseconds") if isinstance(value, datetime) else value
-            for name, value in flat.items()
-            if value is not None
-        }
-
-    def _told(self, name: str, kind: Kind[T]) -> T | None:
-        """Look up a detail; what is of another type than it has today counts as not told."""
-        value = self.details.get(name)
-        return value if isinstance(value, kind) and not isinstance(value, bool) else None
-
-
-class TaskEvent(Event):
-    """Something that happened to a task."""
-
-    __slots__ = ()
-    TYPE = "task.*"
 
 
 class TaskQueued(TaskEvent):
@@ -287,8 +236,8 @@ def read_event(data: bytes) -> Event:
     kind, ms = fields.pop("event", None), fields.pop("time", None)
     if not (isinstance(kind, str) and isinstance(ms, _NUMBERS)):
         raise ValueError("it has no event or no time")  # noqa: TRY004 - as all that is none
-    queue, task, task_id, worker = texts = [fields.pop(name, None) for name in _TEXTS]
-    for name, text in zip(_TEXTS, texts, strict=True):
+    queue, task, task_id, worker = texts = [fields.pop(name, None) for name in TEXTS]
+    for name, text in zip(TEXTS, texts, strict=True):
         if text is not None and not isinstance(text, str):
             raise ValueError(f"its {name} is not text")
     if isinstance(due := fields.get("due"), _NUMBERS):

@@ -11,7 +11,7 @@ from streamq.broker.reach import Reach
 from streamq.channels.buffer import WhenFull
 from streamq.channels.gaps import Gap
 from streamq.channels.listener import Listener, LiveListener
-from streamq.events.kinds import Event
+from streamq.events.event import Event
 from streamq.events.reading import EventReader, Since, check_since
 from streamq.events.wanted import Wanted
 

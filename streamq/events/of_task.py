@@ -17,7 +17,8 @@ from streamq.channels.buffer import Counts, Missing
 from streamq.channels.listener import LiveListener, Pause, Reader, Steps
 from streamq.channels.readers import Complaints
 from streamq.errors import BrokerUnavailable, ResultTimeout
-from streamq.events.kinds import Event, class_of, moment_of, read_event
+from streamq.events.event import Event
+from streamq.events.kinds import class_of, moment_of, read_event
 from streamq.events.wanted import Wanted
 from streamq.lifecycle import State
 

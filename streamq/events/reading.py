@@ -19,7 +19,8 @@ from streamq.channels.listener import Reader, Steps, insist
 from streamq.channels.readers import Complaints
 from streamq.checks import is_number
 from streamq.errors import ConfigError
-from streamq.events.kinds import Event, read_event
+from streamq.events.event import Event
+from streamq.events.kinds import read_event
 from streamq.events.wanted import Wanted
 
 Since = float | timedelta | datetime

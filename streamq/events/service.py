@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from streamq.channels.gaps import Gap
 from streamq.channels.listener import Listener
+from streamq.events.event import Event
 from streamq.events.handlers import Handler
-from streamq.events.kinds import Event
 
 _log = logging.getLogger("streamq.listen")
 

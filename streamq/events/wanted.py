@@ -7,7 +7,8 @@ from fnmatch import fnmatchcase
 
 from streamq._redis.keys import Keys
 from streamq.errors import ConfigError
-from streamq.events.kinds import TYPES, Event
+from streamq.events.event import Event
+from streamq.events.kinds import TYPES
 
 # The server compares all patterns with each event that is published: beyond so many, one that matches more is cheaper.
 _MOST_PATTERNS = 16

@@ -13,11 +13,13 @@ from typing import Any
 
 from streamq import doctor
 from streamq._redis.failures import Backoff
-from streamq.broker.fleet import Fleet, Renewals
+from streamq.broker.fleet import Fleet
+from streamq.broker.renewals import Renewals
 from streamq.config import Settings, WorkerSettings
 from streamq.errors import BrokerError, BrokerUnavailable
 from streamq.tasks import Task
 from streamq.worker import clock
+from streamq.worker.carrier import Carrier
 from streamq.worker.committer import Committer
 from streamq.worker.emitter import Emitter
 from streamq.worker.executor import Executor
@@ -27,6 +29,7 @@ from streamq.worker.heartbeat import Heartbeat
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.lease import Lease
 from streamq.worker.listener import Listener
+from streamq.worker.loader import Loader
 from streamq.worker.losses import Losses
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Outage
@@ -117,18 +120,6 @@ async def _reach(job: Job, fleet: Fleet, outage: Outage, stop: Stop) -> str | No
     return None
 
 
-def _pool_settings(job: Job) -> PoolSettings:
-    worker = job.worker
-    spec = {
-        "app": job.app,
-        "consumer": f"{job.consumer}-pool",
-        "log_level": worker.log_level,
-        "log_format": worker.log_format,
-        "ahead_ms": clock.offset_ms(),
-    }
-    return PoolSettings(spec, worker.max_tasks_per_child, worker.max_memory_per_child)
-
-
 class _Child:
     """The services of one process."""
 
@@ -140,11 +131,13 @@ class _Child:
         self._counters = Counters()
         self._holdings = Holdings()
         self._promoter = Promoter(fleet, worker.queues, outage)
+        self._carrier = Carrier(fleet, outage)
         self._committer = Committer(
             fleet,
             self._holdings,
             outage,
             self._promoter,
+            self._carrier,
             counters=self._counters,
             unknown_ttl=job.settings.unknown_task_ttl,
         )
@@ -153,7 +146,7 @@ class _Child:
             fleet, self._holdings, outage, self._promoter, counters=self._counters, queue_limits=queue_limits
         )
         has_limits = bool(queue_limits) or any(task.options.turns.limits for task in job.tasks.values())
-        self._processes = ProcessPool(_pool_settings(job))
+        self._processes = ProcessPool(PoolSettings.of(worker, job.app, job.consumer))
         self._emitter = Emitter(fleet, outage, self._lost, settings=job.settings)
         self._executor = Executor(
             job.tasks,
@@ -175,12 +168,14 @@ class _Child:
             counters=self._counters,
             cancel_lost=worker.cancel_lost,
         )
+        self._loader = Loader(fleet, self._holdings, outage, self._executor.begin, self._committer.put)
         self._fetcher = Fetcher(
             fleet,
             self._executor,
             self._holdings,
             outage,
             gate=self._gate,
+            loader=self._loader,
             losses=self._losses,
             counters=self._counters,
             lease_seconds=worker.lease,
@@ -215,6 +210,8 @@ class _Child:
         self._helpers = [
             asyncio.create_task(self._reaper.run(), name="reaper"),
             asyncio.create_task(self._promoter.run(), name="promoter"),
+            asyncio.create_task(self._carrier.run(), name="carrier"),
+            asyncio.create_task(self._loader.run(), name="loader"),
             asyncio.create_task(self._scheduler.run(), name="scheduler"),
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
         ]
@@ -252,9 +249,9 @@ class _Child:
         await self._fetcher.stop()
         for helper in self._helpers:
             helper.cancel()
-        await self._give_back([*self._executor.take_waiting(), *self._gate.drain()])
+        await self._give_back([*self._loader.drain(), *self._executor.take_waiting(), *self._gate.drain()])
         await self._fetching  # at most the BLOCK of one read
-        await self._give_back(self._executor.take_waiting())
+        await self._give_back([*self._loader.drain(), *self._executor.take_waiting()])
         await self._let_run(stop)
         self._listening.cancel()
         cut = self._holdings.all()

@@ -12,8 +12,10 @@ from streamq._redis.failures import Backoff
 from streamq.broker.calls import Settlement
 from streamq.broker.fleet import Fleet
 from streamq.errors import BrokerError, BrokerRefused, BrokerReset, BrokerUnavailable
-from streamq.lifecycle import Abandoned, Bury, Complete, Died, Outcome, Park, Release, Unroutable, decide
+from streamq.lifecycle import Abandoned, Became, Bury, Complete, Died, Outcome, Park, Release, Unroutable, decide
 from streamq.message import Delivery
+from streamq.sending import part_of
+from streamq.worker.carrier import Carrier
 from streamq.worker.clock import now_ms
 from streamq.worker.holdings import Holdings, Run
 from streamq.worker.metrics import Counters
@@ -41,6 +43,7 @@ class Committer:
         holdings: what is held, until its outcome is committed.
         outage: is told when Redis is away.
         promoter: is told when what is put back will be due.
+        carrier: takes on what is to be done for flows.
         counters: count the outcomes.
         unknown_ttl: seconds for which a message that no worker can run is put back.
     """
@@ -51,6 +54,7 @@ class Committer:
         holdings: Holdings,
         outage: Outage,
         promoter: Promoter,
+        carrier: Carrier,
         *,
         counters: Counters,
         unknown_ttl: float,
@@ -59,6 +63,7 @@ class Committer:
         self._holdings = holdings
         self._outage = outage
         self._promoter = promoter
+        self._carrier = carrier
         self._counters = counters
         self._unknown_ttl_ms = unknown_ttl * 1000
         self._ready: list[tuple[Run, Outcome]] = []
@@ -112,6 +117,8 @@ class Committer:
                         message = run.delivery.message
                         text = "message %s is put back for %g s: %s %r"
                         _log.warning(text, message.id, step.seconds, step.reason, message.task)
+                case Became() as step:
+                    await self._become(run, step)
                 case Bury(error, reason):
                     await self._bury(run, error, reason)
                 case Release(died):
@@ -124,7 +131,10 @@ class Committer:
         await self._settle(parked, self._park)
 
     async def _finish(self, ended: Sequence[tuple[Run, Complete]]) -> list[Delivery]:
-        return await self._fleet.commit(Settlement(run.delivery, step.state, step.body) for run, step in ended)
+        done = await self._fleet.commit(Settlement(run.delivery, step.state, step.body) for run, step in ended)
+        if done.more:
+            self._carrier.take(done.more)
+        return done.refused
 
     async def _park(self, parked: Sequence[tuple[Run, Park]]) -> list[Delivery]:
         refused = await self._fleet.park((run.delivery, step) for run, step in parked)
@@ -180,11 +190,27 @@ class Committer:
                 self._outage.noticed(error)
                 await asyncio.sleep(backoff.next())
 
+    async def _become(self, run: Run, step: Became) -> None:
+        delivery = run.delivery
+        try:
+            begun = await self._patiently(lambda: self._fleet.courier.become(delivery, step.drawing, step.own))
+        except BrokerError as error:
+            self._give_up(run, error)
+        else:
+            if begun.goes_on:
+                self._carrier.take([(delivery.message.queue, f"flow:{delivery.message.id}")])
+            if begun.is_new:
+                self._count("replaced", run)
+            else:
+                self._fenced(run)
+        self._holdings.drop(run)
+
     async def _bury(self, run: Run, error: bytes, reason: str) -> None:
         delivery = run.delivery
         try:
             if await self._patiently(lambda: self._fleet.bury(delivery, reason, error)):
                 self._count("dead", run)
+                self._tell_flow(delivery)
                 _log.warning("message %s is a dead letter now: %s", delivery.message.id, reason)
             else:
                 self._fenced(run)
@@ -198,11 +224,18 @@ class Committer:
             if buried:
                 message = run.delivery.message
                 _log.error("task %s (%s) has seen too many deaths and is a dead letter now", message.id, message.task)
+                self._tell_flow(run.delivery)
             if given or buried:
                 self._count("dead" if buried else "handed_back", run)
         except BrokerError as error:
             self._give_up(run, error)
         self._holdings.drop(run)
+
+    def _tell_flow(self, delivery: Delivery) -> None:
+        """Have the flow of a task that is a dead letter now be told at once; it is noted that it has to be."""
+        message = delivery.message
+        if part_of(message) is not None:
+            self._carrier.take([(message.queue, f"end:{message.id}")])
 
     def _give_up(self, run: Run, error: BrokerError) -> None:
         if isinstance(error, BrokerReset):

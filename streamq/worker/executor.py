@@ -17,7 +17,8 @@ from streamq.context import context_of, running
 from streamq.errors import PayloadTooLarge
 from streamq.lifecycle import Abandoned, Outcome, is_suspect
 from streamq.message import VERSION, Delivery
-from streamq.tasks import Task
+from streamq.sending import part_of
+from streamq.tasks import Task, find_task
 from streamq.worker.gate import Gate
 from streamq.worker.heeding import expiry, heed
 from streamq.worker.holdings import Holdings, Run
@@ -108,7 +109,7 @@ class Executor:
     def hold(self, deliveries: Iterable[Delivery]) -> list[Run]:
         """Take deliveries in: from now on their leases are renewed."""
         opener = self._open_outbox
-        runs = [Run(delivery, self._tasks.get(delivery.message.task), opener) for delivery in deliveries]
+        runs = [Run(delivery, find_task(self._tasks, delivery.message.task), opener) for delivery in deliveries]
         for run in runs:
             self._holdings.add(run)
         return runs
@@ -120,7 +121,7 @@ class Executor:
             task, delivery = run.task, run.delivery
             if task is None or delivery.version > VERSION:
                 self._settle(run, unroutable(delivery))
-            elif (size := len(delivery.message.args)) > most:
+            elif (size := len(delivery.message.args)) > most and part_of(delivery.message) is None:
                 error = PayloadTooLarge(f"its {size} bytes of arguments are over max_payload {most}")
                 self._settle(run, self._in_its_context(run, failed, task, delivery, error))
             elif delivery.message.options and (outcome := self._in_its_context(run, heed, run)) is not None:

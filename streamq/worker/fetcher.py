@@ -7,15 +7,18 @@ import json
 import logging
 import time
 from collections.abc import Iterable
+from typing import Any
 
 from streamq._redis.failures import Backoff
 from streamq.broker.fleet import Fetched, Fleet
 from streamq.codec import encode_error
 from streamq.errors import BrokerError, BrokerReset, StreamqError
 from streamq.message import Delivery, Malformed
+from streamq.sending import part_of
 from streamq.worker.executor import Executor
 from streamq.worker.gate import Gate
 from streamq.worker.holdings import Holdings, Run
+from streamq.worker.loader import Loader
 from streamq.worker.losses import Losses
 from streamq.worker.metrics import Counters
 from streamq.worker.outage import Outage
@@ -47,6 +50,7 @@ class Fetcher:
         outage: Outage,
         *,
         gate: Gate,
+        loader: Loader,
         losses: Losses,
         counters: Counters,
         lease_seconds: float,
@@ -54,6 +58,7 @@ class Fetcher:
         self._fleet = fleet
         self._holdings = holdings
         self._gate = gate
+        self._loader = loader
         self._losses = losses
         self._executor = executor
         self._outage = outage
@@ -110,7 +115,7 @@ class Fetcher:
         self._losses.arrived(runs)
         if fetched.listening and runs:
             await self._announce(run.delivery for run in runs)
-        self._executor.begin(runs)
+        self._loader.begin(runs)
         if fetched.malformed:
             await bury_malformed(self._fleet, fetched.malformed)
 
@@ -118,7 +123,7 @@ class Fetcher:
         events = []
         for delivery in deliveries:
             message = delivery.message
-            text = {
+            text: dict[str, Any] = {
                 "event": "task.started",
                 "queue": message.queue,
                 "task": message.task,
@@ -127,6 +132,8 @@ class Fetcher:
                 "deliveries": delivery.deliveries,
                 "time": time.time_ns() // 1_000_000,
             }
+            if (part := part_of(message)) is not None:
+                text["flow"] = {"id": message.id.rpartition(".")[0], **part.place()}
             queue = self._fleet.keys.queue(message.queue)
             events.append((queue.log, f"{queue.events}{message.task}:started", json.dumps(text).encode()))
         try:

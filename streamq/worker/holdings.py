@@ -28,11 +28,12 @@ class Run:
         deadline: when its time limit is over, by the event loop's clock; 0 without a limit.
         stakes: what it needs, or has, of limits of the fleet; None: it has not asked.
         outbox: where it puts what it emits; None: it has emitted nothing.
+        additions: what it adds to its group; None: nothing.
     """
 
     __slots__ = (
-        *("cancelled", "deadline", "delivery", "ended", "expires_ms", "handle", "lost", "outbox", "stakes", "task"),
-        "_open_outbox",
+        *("additions", "cancelled", "deadline", "delivery", "ended", "expires_ms", "handle", "lost", "outbox"),
+        *("_open_outbox", "stakes", "task"),
     )
 
     def __init__(
@@ -47,6 +48,7 @@ class Run:
         self.deadline = 0.0
         self.stakes: tuple[Stake, ...] | None = None
         self.outbox: Outbox | None = None
+        self.additions: list[Any] | None = None
         self._open_outbox = open_outbox
 
     def _opened(self) -> Outbox | None:

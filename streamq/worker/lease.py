@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from streamq.broker.fleet import Renewals
+from streamq.broker.renewals import Renewals
 from streamq.errors import BrokerError, BrokerReset
 from streamq.worker.holdings import Holdings
 

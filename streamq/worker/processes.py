@@ -18,9 +18,11 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from streamq.config import WorkerSettings
 from streamq.errors import StreamqError
 from streamq.lifecycle import Abandoned, Died, Outcome
 from streamq.progress import Progress
+from streamq.worker import clock
 from streamq.worker.holdings import Run
 from streamq.worker.outcomes import failed, timed_out
 from streamq.worker.wire import LENGTH, Frame, pack, pack_delivery, unpack, unpack_outcome
@@ -48,6 +50,18 @@ class PoolSettings:
     spec: dict[str, Any]
     max_tasks: int | None = None
     max_memory: float | None = None
+
+    @classmethod
+    def of(cls, worker: WorkerSettings, app: str, consumer: str) -> PoolSettings:
+        """Make those of a worker's child, given where its app is and its name."""
+        spec = {
+            "app": app,
+            "consumer": f"{consumer}-pool",
+            "log_level": worker.log_level,
+            "log_format": worker.log_format,
+            "ahead_ms": clock.offset_ms(),
+        }
+        return cls(spec, worker.max_tasks_per_child, worker.max_memory_per_child)
 
 
 class _NotStarted(StreamqError):

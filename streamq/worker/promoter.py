@@ -1,4 +1,7 @@
-"""Moves delayed tasks to their streams when their time has come, by the server's clock, and wakes those that wait."""
+"""Moves delayed tasks to their streams when their time has come, by the server's clock, and wakes those that wait.
+
+It also goes on with what others have begun on its queues, and not ended: moves of messages, and flows.
+"""
 
 from __future__ import annotations
 
@@ -69,3 +72,5 @@ class Promoter:
             is_more = _COUNT in (len(found.task_ids), len(found.rooms))
         if found.moving:
             await self._fleet.carry(queue)
+        if found.outbox:
+            await self._fleet.courier.sweep(queue)

@@ -24,7 +24,7 @@ from streamq.errors import TaskTimeout
 from streamq.lifecycle import Outcome
 from streamq.message import Delivery
 from streamq.progress import Progress
-from streamq.tasks import Task
+from streamq.tasks import Task, find_task
 from streamq.worker.metrics import peak_memory
 from streamq.worker.outbox import Bounds, Outbox
 from streamq.worker.outcomes import failed, succeeded, timed_out, unroutable, within
@@ -97,6 +97,7 @@ class _Lease:
         self.lost = False
         self.task = task
         self.outbox: Outbox | None = None
+        self.additions: list[Any] | None = None
 
     def emit(self, value: Any) -> Awaitable[None]:
         """Emit a chunk, as `Context.emit`."""
@@ -166,7 +167,7 @@ class Runner:
             for frame in self._line.frames():
                 if "run" in frame.header:
                     delivery = unpack_delivery(frame)
-                    lease = self._lease(self._tasks.get(delivery.message.task))
+                    lease = self._lease(find_task(self._tasks, delivery.message.task))
                     self._bring((delivery, lease))
                 elif "lost" in frame.header:
                     lease.lost = True
@@ -184,7 +185,7 @@ class Runner:
         self._loop.call_soon_threadsafe(self._work.put_nowait, work)
 
     def _perform(self, delivery: Delivery, lease: _Lease) -> Outcome:
-        task = self._tasks.get(delivery.message.task)
+        task = find_task(self._tasks, delivery.message.task)
         if task is None:  # the code is not that with which the worker began
             return unroutable(delivery)
         context = contextvars.Context()  # of its own: what one task sets in it, the next does not see

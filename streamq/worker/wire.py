@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from streamq.lifecycle import Failed, FailedForNow, Outcome, Rejected, Succeeded, Unroutable
+from streamq.lifecycle import Became, Failed, FailedForNow, Outcome, Rejected, Succeeded, Unroutable
 from streamq.message import Delivery, Message
+from streamq.nodes import Chunk, Drawing
 
 LENGTH = 4  # bytes
 
@@ -56,6 +57,9 @@ def pack_outcome(outcome: Outcome, more: Mapping[str, Any]) -> bytes:
     match outcome:
         case Succeeded(body) | Failed(body):
             return pack(header, body)
+        case Became(drawing, own):
+            chunks = [([(name, spec.decode()) for name, spec in fields], states) for fields, states in drawing.chunks]
+            return pack({**header, "drawing": [chunks, *drawing[1:]]}, own or b"")
         case FailedForNow(body, with_it) | Rejected(body, with_it) | Unroutable(body, with_it):
             return pack({**header, "with": with_it}, body)
         case _:
@@ -69,6 +73,10 @@ def unpack_outcome(frame: Frame) -> Outcome:
             return Succeeded(frame.body)
         case "Failed":
             return Failed(frame.body)
+        case "Became":
+            chunks, *more = frame.header["drawing"]
+            parts = (Chunk([(name, spec.encode()) for name, spec in fields], states) for fields, states in chunks)
+            return Became(Drawing(tuple(parts), *more), frame.body or None)
         case "FailedForNow":
             return FailedForNow(frame.body, frame.header["with"])
         case "Unroutable":

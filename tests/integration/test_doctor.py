@@ -21,6 +21,8 @@ RIGHTS = (
     *("+xreadgroup", "+xautoclaim", "+xgroup", "+xack", "+xadd", "+xclaim", "+xdel", "+xinfo", "+xpending", "+xrange"),
     *("+sadd", "+hdel", "+hexists", "+hget", "+hgetall", "+hmget", "+hset", "+del", "+exists", "+type", "+pexpire"),
     *("+get", "+set", "+hkeys", "+hlen", "+hvals", "+xlen"),
+    *("+persist", "+pttl", "+hincrby", "+hstrlen", "+getrange", "+setrange", "+zremrangebyscore"),
+    *("+lindex", "+llen", "+lpop", "+lrange", "+lrem", "+lset", "+rpush"),
     *("+zadd", "+zrangebyscore", "+zrem", "+zscore", "+zcard", "+zrange", "+publish", "+pubsub", "+subscribe", "+time"),
 )
 

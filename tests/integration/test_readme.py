@@ -57,7 +57,7 @@ def test_the_tour(tmp_path):
         env={**os.environ, "PATH": f"{python}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "COLUMNS": "100"},
     )
     try:
-        printed, complained = shell.communicate(timeout=60)
+        printed, complained = shell.communicate(timeout=150)
     finally:
         shell.terminate()
     said = re.split(r"^--- \d+\n", printed, flags=re.MULTILINE)

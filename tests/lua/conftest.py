@@ -15,6 +15,7 @@ from streamq.broker import calls, server
 from streamq.lifecycle import Park, State
 from streamq.message import Delivery, Malformed, Message
 from streamq.sending import Steering
+from tests.graphs import Flows
 from tests.workers import until
 
 T = TypeVar("T")
@@ -161,3 +162,9 @@ def q(any_server, connection) -> Bench:
 @pytest.fixture(autouse=True)
 def _nothing_is_left() -> None:
     """Scripts leave no threads; sockets are looked for once, at the end."""
+
+
+@pytest.fixture
+def flows(q) -> Flows:
+    """Give the scripts of flows of that queue."""
+    return Flows(q.connection)

@@ -140,7 +140,7 @@ def test_a_known_delayed_message_is_not_put_off(q):
 
 def test_what_is_due_is_found_in_order_and_in_part(q):
     """The rest says when to look again."""
-    assert q.run(calls.due(q.queue, 10)) == calls.Due([], None, [], paused=False, moving=False, rooms=[])
+    assert q.run(calls.due(q.queue, 10)) == calls.Due([], None, [], paused=False, moving=False, outbox=False, rooms=[])
     q.enqueue("later", delay_ms=60_000)
     q.enqueue("3", "1", "2", delay_ms=90_000)
     found = q.run(calls.due(q.queue, 10))

@@ -27,6 +27,10 @@ from streamq.broker import (
     diagnosis,
     durability,
     event_log,
+    flow_census,
+    flow_reads,
+    flow_retry,
+    flows,
     letters,
     moving,
     pausing,
@@ -38,7 +42,9 @@ from streamq.broker import (
 from streamq.lifecycle import Park, State
 from streamq.limits import Limit, rule_of
 from streamq.message import Delivery, Lock, Malformed, Message, Share, Terms
+from streamq.nodes import Chunk, FlowPart
 from streamq.progress import Progress
+from streamq.sending import with_flow
 
 KEYS = Keys("sq", durable_events=True)
 QUEUE = KEYS.queue("orders")
@@ -53,7 +59,32 @@ STAKES = [turns.Stake(turns.limit_member("openai", key), RULE, 2.5) for key in (
 MEMBERS = [*(stake.member for stake in STAKES), *map(turns.order_member, IDS)]
 CHANNEL = KEYS.channel("orders")
 KEPT = [channels.Retention(), channels.Retention(None, None), channels.Retention(1, 0.001)]
+HOME = flows.Home(QUEUE, KEYS.done, 1000)
+CHUNK = Chunk([("0", b"{}"), ("start", b"{}")], [(0, "w"), (5, "ww")])
+PLANS = [
+    flows.Plan(CHUNK, is_small, "add | mul", 0, 3, roots)
+    for is_small in (False, True)
+    for roots in ([], [(1, 5), (2, 9)])
+]
+# Of flows of this queue, with and without nodes that may follow, and of those of others.
+PARTS = [FlowPart(home=QUEUE.name, next=((8, 5), (9, 0))), FlowPart(home=QUEUE.name), FlowPart(home="other")]
+NODE_SETTLEMENTS = [
+    calls.Settlement(
+        delivery._replace(
+            message=delivery.message._replace(id=flows.node_id(delivery.message.id, 7), options=with_flow(b"", part))
+        ),
+        State.SUCCEEDED,
+        b"1",
+    )
+    for delivery in DELIVERIES
+    for part in PARTS
+]
 END = {"done": KEYS.done, "worker": "w", "ttl_ms": 1000}
+
+REVIVALS = [
+    flow_retry.Revival([], []),
+    flow_retry.Revival([0, 1], [flow_retry.Waiting(2, [0, 1], is_strict=True)]),
+]
 
 # For each function that builds a call: the calls it builds, with all kinds of arguments.
 SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
@@ -139,6 +170,37 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     "visit": [turns.visit(QUEUE, MEMBERS, 10)],
     "turn": [turns.turn(QUEUE, [turns.Visit(member, IDS, IDS[1:]) for member in MEMBERS])],
     "settle_weight": [turns.settle_weight(QUEUE, DELIVERIES[0], stake, 7.5) for stake in STAKES],
+    "flow_add": [
+        flows.add(QUEUE, one, CHUNK, is_first=is_first, fence=fence)
+        for one in IDS
+        for is_first in (False, True)
+        for fence in (None, 3)
+    ],
+    "flow_start": [flows.start(HOME, one, plan) for one in IDS for plan in PLANS],
+    "become": [
+        flows.become(HOME, delivery, plan, result)
+        for delivery in DELIVERIES
+        for plan in PLANS
+        for result in (None, b"1")
+    ],
+    "finish_flow": [flows.finish(HOME, stream, NODE_SETTLEMENTS, worker="w") for stream in QUEUE.all_streams],
+    "flow_told": [
+        flows.told(
+            HOME, [flows.End(flows.node_id(one, 7), State.DEAD, b"{}", more) for one in IDS for more in (b"", b"1,2")]
+        )
+    ],
+    "flow_step": [flows.step(HOME, one, sent, swept) for one in IDS for sent, swept in (([], -1), ([1, 2], 7))],
+    "flow_let": [flows.let_go(QUEUE, IDS, 1000)],
+    "flow_ended": [flow_reads.ended(QUEUE, IDS)],
+    "flow_watch": [
+        *(flow_reads.watch_end(QUEUE, one, "client") for one in IDS),
+        *(flow_reads.watch_nodes(QUEUE, one, client, 3, 7) for one in IDS for client in ("", "client")),
+    ],
+    "flow_tasks": [flow_reads.tasks(QUEUE, one, [0, 1, 2]) for one in IDS],
+    "flow_values": [flow_reads.values(QUEUE, one, [0, 1, 2]) for one in IDS],
+    "glance": [flow_census.glance(QUEUE, IDS, ["state", "label"])],
+    "flow_again": [flow_retry.again(QUEUE, IDS, 1000)],
+    "flow_retry": [flow_retry.retry(HOME, one, "ffkw", revival) for one in IDS for revival in REVIVALS],
     "create_group": [calls.create_group(stream) for stream in QUEUE.all_streams],
     "announce": [calls.announce(log, [("sq:events:orders:shop.buy:started", b"{}")]) for log in (None, QUEUE.log)],
 }
@@ -212,6 +274,12 @@ PLAIN_CALLS: dict[str, tuple[Call[Any], Callable[[Sequence[Any]], Sequence[Any]]
     "waiting": (turns.waiting(QUEUE, MEMBERS[-1], 10), lambda words: words[1:2]),
     "info": (diagnosis.info(), lambda _: ()),
     "config": (diagnosis.config(), lambda _: ()),
+    "noted_flows": (flows.noted(QUEUE, ["1", "2"]), lambda words: words[1:2]),
+    "outbox": (flows.outbox(QUEUE, 1000), lambda words: words[1:2]),
+    "results": (flow_reads.results(QUEUE, "1", ["+", "+7"]), lambda words: words[1:2]),
+    "states": (flow_census.states(QUEUE, "1", 0), lambda words: words[1:2]),
+    "index": (flow_census.index(QUEUE, 0), lambda words: words[1:2]),
+    "specs": (flow_reads.specs(QUEUE, "1", ["0", "start"]), lambda words: words[1:2]),
     "ability": (durability.ability("fsync"), lambda _: ()),
     "fsync_policy": (durability.fsync_policy(), lambda _: ()),
     "confirmation": (durability.confirmation("replica"), lambda _: ()),
@@ -250,10 +318,21 @@ def slots(keys: Sequence[str]) -> set[int]:
     return {key_slot(key.encode()) for key in keys}
 
 
+def _named(module: Any, name: str) -> str:
+    """Name the script that a function calls, if the two have not the same name."""
+    if module is channels:
+        return f"channel_{name}"
+    of_flows = {"add": "flow_add", "start": "flow_start", "finish": "finish_flow", "told": "flow_told"}
+    of_flows |= {"step": "flow_step", "let_go": "flow_let", "ended": "flow_ended", "values": "flow_values"}
+    of_flows |= {"watch_end": "flow_watch", "watch_nodes": "flow_watch", "tasks": "flow_tasks", "noted": "noted_flows"}
+    of_flows |= {"again": "flow_again", "retry": "flow_retry"}
+    return of_flows.get(name, name) if module in (flows, flow_reads, flow_retry) else name
+
+
 def test_every_function_that_builds_a_call_is_looked_at():
     """A new one has to be added above, with all kinds of arguments that it takes."""
     functions = {
-        f"channel_{name}" if module is channels else name: str(function.__annotations__.get("return", ""))
+        _named(module, name): str(function.__annotations__.get("return", ""))
         for module in (
             agents,
             batch,
@@ -265,6 +344,10 @@ def test_every_function_that_builds_a_call_is_looked_at():
             diagnosis,
             durability,
             event_log,
+            flow_census,
+            flow_reads,
+            flow_retry,
+            flows,
             letters,
             moving,
             pausing,
@@ -355,7 +438,7 @@ def test_the_doctor_asks_for_every_command():
     """All that workers and producers run, but not what only those run who look at queues and dead letters."""
     [asked, _] = SCRIPT_CALLS["forbidden"]
     of_operators = {"page", "redrive", "survey", "brief", "measure", "held", "pause", "depart", "depart_later"}
-    of_operators |= {"read_schedules", "remove_schedule", "resume_schedule"}
+    of_operators |= {"read_schedules", "remove_schedule", "resume_schedule", "glance", "flow_again", "flow_retry"}
     # Nor what only channels and agents need: the doctor guards workers, which use none.
     asked_for = {*WHOLE} - of_operators - {*CHANNEL_CALLS, *AGENT_CALLS}
     in_scripts = {split(words)[0].strip("'") for name in asked_for for words in _CALL.findall(code(name))}
@@ -403,7 +486,9 @@ _FROM_KEYS = re.compile(
     r"|KEYS\[first \+ \(tonumber\(place\) or 0\)\]"
     r"|KEYS\[#KEYS\] ~= KEYS\[1\] and KEYS\[#KEYS\] or nil"
     r"|log and KEYS\[last\]"
+    r"|unpack\(flow\.keys\)"  # which are seven in a row of KEYS
 )
+_IS_KEY = re.compile(r"[^({]*KEYS\[|unpack\(flow\.keys\)")
 _KEYLESS = {"TIME", "PUBSUB", "PUBLISH", "publish"}  # the last one a variable: PUBLISH or SPUBLISH
 _KEY_SECOND = {"XGROUP", "XINFO"}
 _KEY_FIRST = {
@@ -412,6 +497,8 @@ _KEY_FIRST = {
     "PTTL", "XAUTOCLAIM", "XREVRANGE", "XTRIM",
     "GET", "HKEYS", "HLEN", "HVALS", "PERSIST", "SET", "XDEL", "XLEN", "XPENDING", "XRANGE", "ZADD",
     "ZCARD", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZSCORE",
+    "GETRANGE", "HSTRLEN", "LINDEX", "LLEN", "LPOP", "LRANGE", "LREM", "LSET", "RPUSH", "SETRANGE",
+    "ZREMRANGEBYSCORE",
 }  # fmt: skip
 
 
@@ -437,16 +524,25 @@ def split(words: str) -> list[str]:
 
 
 def keys_in(text: str) -> set[str]:
-    """Return the variables that hold a key; fail if one of them is ever given anything else."""
+    """Return the variables that hold a key; fail if one of them is ever given anything else.
+
+    Those of a shared function are among them: its callers give it keys, see below.
+    """
+    taken = {
+        name
+        for function, number in SHARED.items()
+        for words in re.findall(rf"local function {function}\((.*?)\)", text)
+        for name in split(words)[:number]
+    }
     assigned: dict[str, list[str]] = {}
-    for names, values in re.findall(r"^\s*(?:local )?([\w, ]+?) = (.+)$", text, re.MULTILINE):
+    for names, values in re.findall(r"^\s*(?:local )?([\w., ]+?) = (.+)$", text, re.MULTILINE):
         parts = split(values)
         for name, value in zip_longest(split(names), parts, fillvalue=parts[-1]):
             assigned.setdefault(name, []).append(value)
-    held = {name for name, values in assigned.items() if any(re.match(r"[^(]*KEYS\[", value) for value in values)}
+    held = {name for name, values in assigned.items() if any(_IS_KEY.match(value) for value in values)}
     for name in held:
         assert all(_FROM_KEYS.fullmatch(value) for value in assigned[name]), f"{name}: {assigned[name]}"
-    return held
+    return held | taken
 
 
 def test_every_script_is_called():
@@ -467,13 +563,14 @@ def test_a_script_uses_the_keys_it_was_given(name):
         assert command in {*_KEY_FIRST, *_KEY_SECOND, "XREADGROUP"}, f"say where the key of {command} stands"
         place = words.index("'STREAMS'") + 1 if command == "XREADGROUP" else 2 if command in _KEY_SECOND else 1
         key = words[place]
-        assert key in held or re.fullmatch(r"KEYS\[\w+\]", key), f"{command} {key}"
+        assert key in held or re.fullmatch(r"KEYS\[\w+\]|flow\.keys\[n\]|unpack\(flow\.keys\)", key), f"{command} {key}"
 
 
 # How many keys the functions of scripts take, which come first.
 SHARED = {"settle": 1, "put": 3, "is_free": 1, "redrive": 1, "is_there": 1, "holds": 3, "find_holder": 4, "write": 2}
 SHARED |= {"line_up": 5, "share": 6, "write_held": 1}
 SHARED |= {"stow": 1, "unstow": 1, "refusal": 1, "units_woken": 1, "begin": 3, "hold": 3, "wake": 3, "wake_all": 3}
+SHARED |= {"leave": 2, "is_of_flow": 1, "note_flow": 1, "write_part": 2}
 SHARED |= {"free_place": 2, "known": 1, "read_rule": 1, "keep": 1}
 SHARED |= {"note": 1, "replace": 2, "put_off": 1, "page": 1, "remove": 1, "open": 1}
 
@@ -519,5 +616,6 @@ def test_only_what_makes_work_may_be_refused_when_memory_is_full(name):
     """What ends, returns or frees has to go on; what only reads writes nothing. What is emitted can wait."""
     flags = source(name).splitlines()[0].removeprefix("#!lua")
     makes_work = name in {"enqueue", "enqueue_all", "redrive", "fire", "define_schedule", "resume_schedule"}
+    makes_work |= name in {"flow_add", "flow_start", "flow_retry"}
     makes_work |= name in {"depart", "depart_later", "arrive", "emit", "progress", "channel_append", "claim_take"}
     assert flags in ({""} if makes_work else {" flags=allow-oom", " flags=no-writes"})

@@ -59,9 +59,20 @@ def test_a_failed_task_tells_what_happened():
     assert (failed.task_id, failed.type_name, failed.message) == ("17", "shop.OutOfStock", "no tea")
 
 
+def test_a_failed_task_of_a_flow_shows_what_it_has_stopped():
+    """In short: of the names only the last part, and of very many only the first and the last ones."""
+    path = ("shop.fetch", "group", "shop.sums.total")
+    failed = errors.TaskFailed("17", "ValueError", "no tea", "Traceback ...", path)
+    assert failed.path == path
+    assert str(failed).splitlines()[0] == "ValueError: no tea (task 17; fetch -> group -> total)"
+    many = errors.TaskFailed("17", "ValueError", "no", path=tuple(f"shop.t{n}" for n in range(100)))
+    ends = ("t0 -> t1 -> t2 -> t3 -> t4", "t95 -> t96 -> t97 -> t98 -> t99")
+    assert str(many) == f"ValueError: no (task 17; {ends[0]} -> … -> {ends[1]})"
+
+
 def test_errors_survive_a_copy():
     """Frameworks copy and pickle exceptions; none may lose what it says."""
-    failed = errors.TaskFailed("17", "ValueError", "no", "Traceback ...")
+    failed = errors.TaskFailed("17", "ValueError", "no", "Traceback ...", ("fetch", "total"))
     for again in (copy.copy(failed), pickle.loads(pickle.dumps(failed))):  # noqa: S301 - our own
         assert vars(again) == vars(failed)
         assert str(again) == str(failed)

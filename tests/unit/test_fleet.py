@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from streamq import BrokerRefused
-from streamq.broker.fleet import name_server
+from streamq.broker.server import name_server
 
 
 @pytest.mark.parametrize(

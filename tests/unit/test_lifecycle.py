@@ -90,5 +90,5 @@ def test_who_is_suspect(deaths, most, suspect):
 
 
 def test_states_that_are_the_end():
-    ends = {State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED}
+    ends = {State.SUCCEEDED, State.FAILED, State.DEAD, State.CANCELLED, State.EXPIRED, State.SKIPPED}
     assert {state for state in State if state.ended} == ends

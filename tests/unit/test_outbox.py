@@ -213,7 +213,7 @@ async def worker():
     holdings = Holdings()
     fleet = SimpleNamespace()
     emitter = Emitter(fleet, Outage(), print, settings=Settings("redis://x"))
-    committer = Committer(fleet, holdings, Outage(), None, counters=Counters(), unknown_ttl=1)
+    committer = Committer(fleet, holdings, Outage(), None, None, counters=Counters(), unknown_ttl=1)
     run = Run(Delivery(Message("1", "shop.buy", "q", b"[]"), "s", b"1-1", 0, 1), None, emitter.open)
     holdings.add(run)
     return SimpleNamespace(run=run, emitter=emitter, committer=committer, holdings=holdings)

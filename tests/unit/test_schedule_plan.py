@@ -199,7 +199,7 @@ def test_a_bound_task_needs_no_more_than_its_context(app):
 
 def test_a_shared_task_can_have_a_schedule(monkeypatch):
     """Also before there is an app."""
-    monkeypatch.setattr("streamq.tasks._current", [])
+    monkeypatch.setattr("streamq.latest._current", [])
     monkeypatch.setattr("streamq.decorator.task._registry", streamq.decorator.Registry())
 
     @streamq.task(schedule=every(minutes=1))

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from streamq.errors import ConfigError
-from streamq.sending import Steering, delay_of, expiry_of, read_steering
+from streamq.nodes import FlowPart
+from streamq.sending import Steering, delay_of, expiry_of, read_steering, with_flow
 
+WRONG = (
+    b'{"headers":{"x":1}}',
+    b'{"headers":[]}',
+    b'{"flow":{}}',
+    b'{"flow":7}',
+    b'{"flow":{"home":"q","parents":7}}',
+    b'{"flow":{"home":"q","parents":[[1,2]]}}',
+    b'{"flow":{"home":"q","next":[[1]]}}',
+)
 NOON = datetime(2031, 5, 1, 12, tzinfo=UTC)
 NOON_MS = 1_935_403_200_000
 
@@ -30,6 +41,14 @@ def test_a_call_without_options_says_nothing():
         Steering(expires_after_ms=1500),
         Steering(ordering_key="Kunde 7", fairness_key="ü"),
         Steering(limits=(("mail", "a:b", 1.5), ("llm", "", 2000.0))),
+        Steering(headers={"trace": "ü", "": ""}),
+        Steering(flow=FlowPart(home="q")),
+        Steering(
+            level=3,
+            flow=FlowPart(
+                home="q", root="r", parents=(3, (5, 9, 2)), children=(1, 2), next=((1, 5), (2, 9)), group="collect"
+            ),
+        ),
     ],
 )
 def test_what_is_said_arrives(steering):
@@ -40,9 +59,10 @@ def test_what_is_said_arrives(steering):
 def test_what_a_newer_version_says_is_passed_over():
     """In a rolling deployment new callers reach old workers."""
     assert read_steering(b'{"level":3,"colour":"red"}') == Steering(level=3)
+    assert read_steering(b'{"flow":{"home":"q","colour":"red"}}') == Steering(flow=FlowPart(home="q"))
 
 
-@pytest.mark.parametrize("options", [b"{", b"[]", b"7", b"\xff", b'{"limits":[["x"]]}'])
+@pytest.mark.parametrize("options", [b"{", b"[]", b"7", b"\xff", b'{"limits":[["x"]]}', *WRONG])
 def test_what_cannot_be_read_is_an_error(options):
     """It is one kind of error, whatever was written."""
     with pytest.raises(ValueError):  # noqa: PT011 - what it says comes from the parts
@@ -120,3 +140,9 @@ def test_when_a_message_expires(expires, enqueued_ms, at):
 
 def test_of_two_expiries_the_first_counts():
     assert Steering(expires_ms=5000, expires_after_ms=1000).expires_at(100) == 1100
+
+
+@pytest.mark.parametrize("steering", [Steering(), Steering(level=3, headers={"a": "b"})])
+def test_the_place_in_a_flow_is_added_to_what_is_said(steering):
+    part = FlowPart(home="q", parents=(1,))
+    assert read_steering(with_flow(steering.encode(), part)) == replace(steering, flow=part)

@@ -19,7 +19,6 @@ import pytest
 
 import streamq
 from streamq import Context, NoCurrentTask, StreamQ, Task, current, decorator
-from streamq import tasks as tasks_module
 from streamq.codec import encode_plain
 from streamq.errors import (
     ConfigError,
@@ -30,8 +29,8 @@ from streamq.errors import (
     TaskNameClash,
     TaskRejected,
 )
-from streamq.naming import default_name
-from streamq.tasks import AsyncStreamTask, AsyncTask, StreamTask, SyncTask, new_task_id
+from streamq.naming import default_name, new_task_id
+from streamq.tasks import AsyncStreamTask, AsyncTask, StreamTask, SyncTask
 
 
 def add(x: int, y: int = 0) -> int:
@@ -47,7 +46,7 @@ async def aadd(x: int, y: int = 0) -> int:
 def shared(monkeypatch):
     """Begin without a current app, and leave no shared tasks."""
     before = dict(decorator.shared_tasks)
-    monkeypatch.setattr(tasks_module, "_current", [])
+    monkeypatch.setattr("streamq.latest._current", [])
     yield decorator.shared_tasks
     decorator.shared_tasks.clear()
     decorator.shared_tasks.update(before)

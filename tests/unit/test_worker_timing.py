@@ -85,7 +85,7 @@ class Looks:
         self.times.append(asyncio.get_running_loop().time())
         await asyncio.sleep(0)
         self.meanwhile()
-        return Due([], None, [], paused=False, moving=False, rooms=[])
+        return Due([], None, [], paused=False, moving=False, outbox=False, rooms=[])
 
 
 @pytest.fixture

@@ -19,6 +19,22 @@ local function put_off(delayed, id, due)
   end
 end
 
+-- Notes of a task of a flow where that lives. If it has run before, its record was there only for some time.
+local function note_flow(record, options)
+  local there = string.match(options, '"flow":{"home":"([^"]*)"')
+  if not there then return end
+  redis.call('HSET', record, 'flow', there)
+  if redis.call('HEXISTS', record, 'ended') == 0 then redis.call('PERSIST', record) end
+end
+
+-- What events say of a task's place in its flow.
+local function place_in_flow(options, id)
+  local said = options ~= '' and string.find(options, '"flow":', 1, true) and cjson.decode(options).flow
+  if not said then return {} end
+  said.id, said.home, said.next, said.group = string.match(id, '^(.*)%.'), nil, nil, nil
+  return { flow = said }
+end
+
 -- Puts one new message on its queue, now or when its time comes; false if its id has a record already.
 local function put(stream, delayed, record, channels, queue, id, task, args, delay, options)
   if redis.call('HEXISTS', record, 'state') == 1 then
@@ -31,17 +47,26 @@ local function put(stream, delayed, record, channels, queue, id, task, args, del
     put_off(delayed, id, due)
     redis.call('HSET', record, 'state', 'delayed', 'task', task, 'args', args, 'at', now)
     if options ~= '' then redis.call('HSET', record, 'more', cjson.encode({ 'options', options })) end
-    if listening then tell(channels, queue, task, id, 'delayed', { due = due }) end
+    if listening then
+      local said = place_in_flow(options, id)
+      said.due = due
+      tell(channels, queue, task, id, 'delayed', said)
+    end
   else
     local entry
-    if options == '' then
+    local fence = options ~= '' and redis.call('HGET', record, 'fence') -- a task of a flow that has run before
+    if fence then
+      local fields = { 'id', id, 'task', task, 'args', args, 'options', options, 'fence', fence }
+      entry = redis.call('XADD', stream, '*', unpack(fields))
+    elseif options == '' then
       entry = redis.call('XADD', stream, '*', 'id', id, 'task', task, 'args', args)
     else
       entry = redis.call('XADD', stream, '*', 'id', id, 'task', task, 'args', args, 'options', options)
     end
     redis.call('HSET', record, 'state', 'queued', 'task', task, 'entry', entry)
     if options ~= '' and level_of(options) ~= '5' then redis.call('HSET', record, 'stream', level_of(options)) end
-    if listening then tell(channels, queue, task, id, 'queued') end
+    if listening then tell(channels, queue, task, id, 'queued', place_in_flow(options, id)) end
   end
+  if options ~= '' then note_flow(record, options) end
   return true
 end

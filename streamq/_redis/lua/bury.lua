@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Moves one entry, whatever it holds, to the dead letters; ends the task whose entry it is.
--- KEYS: stream, dead letters, and the record if the entry names a task
+-- KEYS: stream, dead letters, outbox, and the record if the entry names a task
 -- ARGV: group, event channels, queue, done channels, worker, ms to keep records, entry, reason, error,
 --       and with a record: fence (empty: whatever it is), id, task
 -- Returns 1 if it was moved, 0 if it was gone or belongs to another.
@@ -8,7 +8,8 @@
 --@include events
 --@include settle
 --@include dead
-local stream, dead, record = KEYS[1], KEYS[2], KEYS[3]
+--@include leave
+local stream, dead, outbox, record = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, channels, queue, done, worker, ttl, entry, reason, failure, fence, id, task = unpack(ARGV)
 local was, is_its_entry, waiters, forget
 if record then
@@ -24,7 +25,9 @@ local fields = found and found[2] or {}
 -- What can fail comes first: a script that fails is not rolled back.
 write_dead(dead, reason, worker, entry, failure, fields)
 if was == 'queued' and is_its_entry then
+  forget = forget and not is_of_flow(record)
   settle(record, 'dead', failure, waiters, forget, done, id, ttl)
+  leave(outbox, record, id)
 end
 redis.call('XACK', stream, group, entry)
 redis.call('XDEL', stream, entry)

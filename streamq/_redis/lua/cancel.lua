@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 -- Ends tasks as cancelled, wherever their messages are: in the delayed set, in their records while they wait for their
 -- turn, in a stream, or with a worker, whose outcome will be refused because the fence is raised.
--- KEYS: delayed set, then for each task: its record, and the stream where its message is, if it is in one
+-- KEYS: delayed set, outbox, then for each task: its record, and the stream where its message is, if it is in one
 -- ARGV: group, event channels, queue, done channels, channel of signals, ms to keep records, error,
 --       'running' to cancel also what workers have or 'waiting' to leave them that,
 --       then for each task: id, what its record calls the stream
@@ -10,7 +10,8 @@
 --@include now
 --@include events
 --@include settle
-local delayed = KEYS[1]
+--@include leave
+local delayed, outbox = KEYS[1], KEYS[2]
 local group, channels, queue, done, signals, ttl, failure, which = unpack(ARGV, 1, 8)
 local reply = {}
 
@@ -25,13 +26,15 @@ local function remove(stream, entry, id, is_held)
   if is_held then redis.pcall('PUBLISH', signals, stream .. ' ' .. entry) end
 end
 
-for i = 2, #KEYS, 2 do
+for i = 3, #KEYS, 2 do
   local record, stream = KEYS[i], KEYS[i + 1]
-  local id, name = ARGV[i + 7], ARGV[i + 8]
+  local id, name = ARGV[i + 6], ARGV[i + 7]
   local state, ended, fence, called, entry, task, waiters, forget =
     unpack(redis.call('HMGET', record, 'state', 'ended', 'fence', 'stream', 'entry', 'task', 'waiters', 'forget'))
   local is_elsewhere = redis.call('HEXISTS', record, 'moved_to') == 1
   entry = state == 'queued' and entry
+  local is_flow = redis.call('HEXISTS', record, 'left') == 1
+  if is_flow or is_of_flow(record) then forget = nil end
   local is_there = entry and (called or '') == name -- another stream may have an entry of the same id
   local is_held = is_there and redis.pcall('XPENDING', stream, group, entry, entry, 1)[1]
   local done_by_us = 1
@@ -44,6 +47,8 @@ for i = 2, #KEYS, 2 do
     redis.call('HSET', record, 'fence', (fence or 0) + 1)
     redis.call('HDEL', record, 'args', 'at', 'more')
     settle(record, 'cancelled', failure, waiters, forget, done, id, ttl)
+    leave(outbox, record, id)
+    if is_flow then redis.call('ZADD', outbox, now, 'flow:' .. id) end -- its tasks are to be cancelled too
     remove(stream, entry, id, is_held)
     if listening then tell(channels, queue, task or '', id, 'cancelled') end
   end

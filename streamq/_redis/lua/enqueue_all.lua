@@ -53,6 +53,7 @@ for n, message in ipairs(messages) do
   local last = message.last
   log = log and KEYS[last]
   if open(stream, group) then noted[#noted + 1] = n - 1 end
+  if (message.line or message.share) and not message.holder then note_flow(record, options) end
   delay = tonumber(delay)
   local line_at = message.at + (message.line and message.line.place or 0)
   local rooms, rule, places, room = KEYS[line_at], KEYS[line_at + 1], KEYS[line_at + 2], KEYS[line_at + 3]

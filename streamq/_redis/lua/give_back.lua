@@ -3,7 +3,7 @@
 -- a raised fence, so that whoever still runs it can no longer commit. A new entry, and not a claim, because a worker
 -- that waits for messages gets it at once; and because it carries its fence, so that fetching needs no script.
 -- A message under which too many workers have died goes to the dead letters instead.
--- KEYS: stream, returned stream, dead letters, then a record for each entry
+-- KEYS: stream, returned stream, dead letters, outbox, then a record for each entry
 -- ARGV: group, event channels, queue, done channels, ms to keep records, owner, how the owner died (empty: it did not,
 --       or had not begun), deaths that are too many, error of a task that had so many, then for each entry: entry, id
 -- Returns how many were given back, and how many went to the dead letters.
@@ -11,8 +11,9 @@
 --@include events
 --@include settle
 --@include dead
+--@include leave
 --@include open
-local stream, returned, dead = KEYS[1], KEYS[2], KEYS[3]
+local stream, returned, dead, outbox = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local group, channels, queue, done, ttl, owner, died, too_many, failure = unpack(ARGV, 1, 9)
 local given, buried = 0, 0
 open(returned, group)
@@ -21,7 +22,9 @@ local function bury(record, entry, id, task, fields, deaths)
   write_dead(dead, 'its worker died ' .. deaths .. ' times: ' .. died, owner, entry, failure, fields)
   local waiters, forget = unpack(redis.call('HMGET', record, 'waiters', 'forget'))
   redis.call('HSET', record, 'deaths', deaths)
+  forget = forget and not is_of_flow(record)
   settle(record, 'dead', failure, waiters, forget, done, id, ttl)
+  leave(outbox, record, id)
   if listening then tell(channels, queue, task, id, 'dead', { worker = owner, reason = died, deaths = deaths }) end
   buried = buried + 1
 end
@@ -47,8 +50,8 @@ local function give(record, entry, id, fields)
   if listening then tell(channels, queue, task, id, 'reclaimed', { worker = owner, deaths = deaths }) end
 end
 
-for i = 4, #KEYS do
-  local record, entry, id = KEYS[i], ARGV[2 * i + 2], ARGV[2 * i + 3]
+for i = 5, #KEYS do
+  local record, entry, id = KEYS[i], ARGV[2 * i], ARGV[2 * i + 1]
   local pending = redis.call('XPENDING', stream, group, entry, entry, 1)[1]
   if pending and pending[2] == owner then
     local found = redis.call('XRANGE', stream, entry, entry)[1]

@@ -1,0 +1,24 @@
+"""The broker of the app that was made last, for what belongs to no app."""
+
+from __future__ import annotations
+
+from streamq.broker.caller import Broker
+from streamq.errors import ConfigError
+
+_current: list[Broker] = []
+
+
+def make_current(broker: Broker) -> None:
+    """Have the tasks that belong to no app go through this broker."""
+    _current[:] = [broker]
+
+
+def current_broker() -> Broker:
+    """Give that broker.
+
+    Raises:
+        ConfigError: there is no app.
+    """
+    if not _current:
+        raise ConfigError("there is no app yet: make a StreamQ(...) before tasks of streamq.task are enqueued")
+    return _current[0]
