@@ -28,6 +28,7 @@ from streamq.results import AsyncResult
 from streamq.sender import Sender, Takes
 from streamq.sending import SendOptions
 from streamq.streams import Yields
+from streamq.workflows.canvas import Step
 from streamq.workflows.group import Group, group
 from streamq.workflows.items import KINDS, ItemsCodec, ItemsResultCodec, Kind, run_over_items
 from streamq.workflows.signature import Signature
@@ -37,6 +38,8 @@ Q = ParamSpec("Q")
 A = TypeVar("A")
 R = TypeVar("R")
 T = TypeVar("T")
+
+Callbacks = Step[Any, Any] | Iterable[Step[Any, Any]] | None
 
 
 class Task(Sender[P, R]):
@@ -102,16 +105,50 @@ class Task(Sender[P, R]):
         return Sender(self, **options)
 
     def apply_async(
-        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[SendOptions]
+        self,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        link: Callbacks = None,
+        link_error: Callbacks = None,
+        **options: Unpack[SendOptions],
     ) -> AsyncResult[R]:
-        """Enqueue a call in Celery's form: ``using(...).delay(*args, **kwargs)`` without the types."""
+        """Enqueue a call in Celery's form: ``using(...).delay(*args, **kwargs)`` without the types.
+
+        With callbacks, which are one signature or several, it is a flow, and what comes back its `FlowResult`.
+        """
+        if link is not None or link_error is not None:
+            return self._linked(args, kwargs or {}, link, link_error, options).delay()
         return cast("Sender[..., R]", self.using(**options)).delay(*args, **(kwargs or {}))
 
     async def aapply_async(
-        self, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None, **options: Unpack[SendOptions]
+        self,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        link: Callbacks = None,
+        link_error: Callbacks = None,
+        **options: Unpack[SendOptions],
     ) -> AsyncResult[R]:
         """Enqueue a call in Celery's form, as `apply_async` does."""
+        if link is not None or link_error is not None:
+            return await self._linked(args, kwargs or {}, link, link_error, options).adelay()
         return await cast("Sender[..., R]", self.using(**options)).adelay(*args, **(kwargs or {}))
+
+    def _linked(
+        self,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+        link: Callbacks,
+        link_error: Callbacks,
+        options: SendOptions,
+    ) -> Signature[R]:
+        call: Signature[R] = cast("Task[..., Any]", self).s(*args, **kwargs).set(**options)
+        for callback in (link,) if isinstance(link, Step) else link or ():
+            call.link(callback)
+        for callback in (link_error,) if isinstance(link_error, Step) else link_error or ():
+            call.link_error(callback)
+        return call
 
     def map(self: Takes[A, Q, R], items: Iterable[A]) -> Signature[list[R]]:
         """Make one call that runs the function with each item, in order, and returns the list of what it returned.

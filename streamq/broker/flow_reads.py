@@ -10,6 +10,8 @@ from streamq._redis.scripts import Call, Word, load
 from streamq.broker import reads
 from streamq.broker.flows import NodeState
 from streamq.lifecycle import State
+from streamq.nodes import FlowPart
+from streamq.sending import read_steering
 
 _ENDED = load("flow_ended")
 _VALUES = load("flow_values")
@@ -130,11 +132,13 @@ class OfTask(NamedTuple):
         state: of the node.
         task: the name; empty: it is a join.
         queue: where its task goes.
+        part: where it stands in the flow; None: it is a join.
     """
 
     state: NodeState
     task: str
     queue: str
+    part: FlowPart | None
 
 
 def tasks(queue: QueueKeys, flow_id: str, nodes: Sequence[int]) -> Call[list[OfTask]]:
@@ -142,7 +146,10 @@ def tasks(queue: QueueKeys, flow_id: str, nodes: Sequence[int]) -> Call[list[OfT
     _, states, _, graph, *_ = queue.flow(flow_id)
 
     def read(reply: list[list[bytes]]) -> list[OfTask]:
-        return [OfTask(_STATES[state], task.decode(), there.decode() or queue.name) for state, task, there in reply]
+        return [
+            OfTask(_STATES[state], task.decode(), there.decode() or queue.name, read_steering(options).flow)
+            for state, task, there, options in reply
+        ]
 
     words: tuple[Word, ...] = ("EVALSHA", _TASKS.digest, 2, states, graph, reads.PAGE_BYTES, *nodes)
     return Call(words, read, _TASKS)

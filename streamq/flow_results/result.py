@@ -162,12 +162,13 @@ class FlowResult(Generic[R]):
         found: list[NodeStatus] = []
         for first in range(0, standing.size, _PAGE):
             of_tasks = yield from self._reader.tasks(range(first, min(first + _PAGE, standing.size)))
-            for node, (character, task, queue) in of_tasks.items():
+            for node, (character, task, queue, part) in of_tasks.items():
                 state = state_of(character, standing.state)
                 if live and task and character is NodeState.RELEASED:
                     record = yield from self._reader.record_of(node, queue)
                     state = state if record.state is State.UNKNOWN else record.state
-                found.append(NodeStatus(node, node_id(self.id, node) if task else None, task, state, queue))
+                task_id = node_id(self.id, node) if task else None
+                found.append(NodeStatus(node, task_id, task, state, queue, self.id, part))
         return found
 
     def progress(self) -> FlowProgress:

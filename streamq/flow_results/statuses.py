@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from streamq.broker.flows import node_id
 from streamq.flow_results.reader import state_of
 from streamq.lifecycle import State
+from streamq.nodes import FlowPart
+from streamq.refs import Refs, each
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,7 @@ class NodeStatus:
         state: how it stands. What could not run because of another is failed. One whose task is enqueued, or about to
             be, is queued: whether it runs by now is known only if that was asked for.
         queue: where its task goes; that of the flow, if it is a group.
+        flow_id: the id of the flow.
     """
 
     node: int
@@ -28,6 +32,26 @@ class NodeStatus:
     task: str
     state: State
     queue: str
+    flow_id: str
+    _part: FlowPart | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def root_id(self) -> str:
+        """The id of the outermost flow; another than `flow_id` if the flow is run in place of a task of another."""
+        return self.flow_id if self._part is None else self._part.root or self.flow_id
+
+    @property
+    def parent_ids(self) -> tuple[str, ...]:
+        """The ids of the tasks that come right before its task; of a group there are none."""
+        return () if self._part is None else self._ids(self._part.parents)
+
+    @property
+    def child_ids(self) -> tuple[str, ...]:
+        """The ids of the tasks that may come right after its task; of a group there are none."""
+        return () if self._part is None else self._ids(self._part.children)
+
+    def _ids(self, refs: Refs) -> tuple[str, ...]:
+        return tuple(node_id(self.flow_id, node) for node in each(refs))
 
 
 @dataclass(frozen=True, slots=True)

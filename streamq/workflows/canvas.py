@@ -46,8 +46,7 @@ class Step(Generic[A_contra, R_co]):
 
     def _with(self, **attributes: Any) -> Self:
         changed = copy.copy(self)
-        for name, value in attributes.items():
-            setattr(changed, name, value)
+        vars(changed).update(attributes)
         return changed
 
     def set(self, **options: Unpack[SendOptions]) -> Self:
@@ -82,6 +81,16 @@ class Step(Generic[A_contra, R_co]):
             FlowError: it is neither a signature nor several.
         """
         return self._with(errors=(*self.errors, check_step(callback, "on_error()")))
+
+    def link(self, callback: Step[Any, Any]) -> Step[Any, Any]:
+        """Do as `on_success` does, but to this very value, and give the callback: Celery's way to say it."""
+        self.successes = self.on_success(callback).successes
+        return callback
+
+    def link_error(self, callback: Step[Any, Any]) -> Step[Any, Any]:
+        """Do as `on_error` does, but to this very value, and give the callback: Celery's way to say it."""
+        self.errors = self.on_error(callback).errors
+        return callback
 
     def __or__(self, other: Step[R_co, S]) -> Chain[S]:
         """Run `other` after this, with its value."""
@@ -126,10 +135,6 @@ class Step(Generic[A_contra, R_co]):
         except RecursionError:
             raise FlowError(TOO_DEEP) from None
 
-    def _start(self) -> tuple[Graph, Starter]:
-        graph = self.to_graph()
-        return graph, cast("Starter", graph.broker)
-
     def _chosen_of_all(self) -> SendOptions:
         return self.chosen
 
@@ -139,7 +144,7 @@ class Step(Generic[A_contra, R_co]):
     def draw(self, graph: Graph, spot: Spot) -> Drawn[Heads]:
         """Draw it, with its callbacks."""
         spot.scope = spot.scope.within(self.chosen)
-        if not self.successes and not self.errors:
+        if not (self.successes or self.errors):
             return (yield from self._draw(graph, spot))
         whole, own = spot.ends, self.ends_at(spot.out)
         spot.ends = own
@@ -173,11 +178,8 @@ class Step(Generic[A_contra, R_co]):
         raise NotImplementedError
 
     def needs_time(self) -> bool:
-        """Something that is said of it counts from the start of the flow.
-
-        Of the members of a group only the first is looked at: there may be any number.
-        """
-        parts = (*self._parts(), *self.successes, *self.errors)
+        """Something that is said of it counts from the start of the flow; of a group the first member is looked at."""
+        parts = itertools.chain(self._parts(), self.successes, self.errors)
         return is_number(self.chosen.get("expires")) or any(part.needs_time() for part in parts)
 
     def _ahead(self) -> Iterable[Step[Any, Any]]:
@@ -220,9 +222,8 @@ def _draw_callbacks(
 
 def _flat(step: Step[Any, Any]) -> tuple[Step[Any, Any], ...]:
     """Give the parts of a plain chain; of one about which something is said, itself."""
-    if type(step) is Chain and not (step.chosen or step.successes or step.errors):
-        return step.parts
-    return (step,)
+    has_more = step.chosen or step.successes or step.errors
+    return step.parts if type(step) is Chain and not has_more else (step,)
 
 
 class Canvas(Step[Any, R_co]):
@@ -230,12 +231,14 @@ class Canvas(Step[Any, R_co]):
 
     def enqueue_whole(self) -> FlowResult[R_co]:
         """Enqueue all of it as one flow, as `Several.delay` does."""
-        graph, broker = self._start()
+        graph = self.to_graph()
+        broker = cast("Starter", graph.broker)
         return self._result(graph, is_new=broker.start_flow(graph, self._chosen_of_all().get("durability")))
 
     async def aenqueue_whole(self) -> FlowResult[R_co]:
         """Enqueue all of it as one flow, as `Several.delay` does."""
-        graph, broker = self._start()
+        graph = self.to_graph()
+        broker = cast("Starter", graph.broker)
         return self._result(graph, is_new=await broker.astart_flow(graph, self._chosen_of_all().get("durability")))
 
     def _result(self, graph: Graph, *, is_new: bool) -> FlowResult[R_co]:

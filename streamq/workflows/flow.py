@@ -67,7 +67,7 @@ class Flow(Several[Any]):
             one.after.append(part)
         return part
 
-    def link(self, before: Part[Any], after: Part[Any]) -> None:
+    def connect(self, before: Part[Any], after: Part[Any]) -> None:
         """Have one part begin only when another has succeeded; the value is added to its arguments from before.
 
         Raises:

@@ -151,6 +151,15 @@ def test_each_part_shows_how_it_stands(any_server, tasks, worker, tmp_path):
     assert group_node.task_id is None
 
 
+def test_nodes_say_what_is_before_and_after_them(tasks, worker):
+    flow = (group(tasks.add.s(1, 1), tasks.add.s(2, 2)) | tasks.total.s()).delay()
+    flow.get(timeout=10)
+    first, second, last = sorted((node for node in flow.nodes() if node.task_id), key=lambda node: node.task)
+    assert first.child_ids == second.child_ids == (last.task_id,)
+    assert last.parent_ids == (first.task_id, second.task_id)
+    assert {node.root_id for node in flow.nodes()} == {flow.id}
+
+
 def test_what_could_not_run_has_failed(tasks, worker):
     result = (tasks.fail.s("no") | tasks.add.s(1)).delay()
     with pytest.raises(TaskFailed):

@@ -336,3 +336,19 @@ def test_a_flow_is_cancelled_with_its_tasks(any_server, flows, worker_of_both, r
     assert not (tmp_path / "told").exists()
     run = flows.app.broker.sync.client.execute_command
     until(lambda: run("GET", KEYS.queue("default").flow(result.id)[1]).count(b"c") == 4)
+
+
+def test_callbacks_can_be_said_as_celery_does(server_url, flows, worker_of_both, rest, tmp_path):
+    """``link`` and ``link_error`` change the signature itself; ``apply_async`` takes them too, one or several."""
+    heard, alarm = tmp_path / "heard", tmp_path / "alarm"
+    call = flows.add.s(1, 2)
+    assert call.link(flows.note.s(heard)) is not call
+    call.link_error(flows.note.s(alarm))
+    assert call.delay().get(timeout=10) == 3
+    until(heard.exists)
+    result = flows.fail.apply_async(("no milk",), link=flows.note.s(heard), link_error=[flows.note.s(alarm)])
+    with pytest.raises(ValueError, match="no milk"):
+        result.get(timeout=10)
+    until(alarm.exists)
+    rest()
+    assert len(heard.read_text().splitlines()) == len(alarm.read_text().splitlines()) == 1

@@ -107,11 +107,11 @@ def test_who_waits_sees_what_came_of_it(q, flow, end):
 def test_which_tasks_the_nodes_are_of(q, flow, end):
     end(1)
     assert q.run(flow_reads.tasks(q.queue, "f", [2, 0, 1])) == [
-        OfTask(NodeState.RELEASED, "shop.sell", "far"),
-        OfTask(NodeState.WAITING, "", "q"),
-        OfTask(NodeState.SUCCEEDED, "shop.buy", "q"),
+        OfTask(NodeState.RELEASED, "shop.sell", "far", FlowPart(home="q", group="fail")),
+        OfTask(NodeState.WAITING, "", "q", None),
+        OfTask(NodeState.SUCCEEDED, "shop.buy", "q", FlowPart(home="q", group="fail")),
     ]
-    assert q.run(flow_reads.tasks(q.queue, "f", [7])) == [OfTask(NodeState.NONE, "", "q")]
+    assert q.run(flow_reads.tasks(q.queue, "f", [7])) == [OfTask(NodeState.NONE, "", "q", None)]
 
 
 def test_a_page_of_nodes_ends_when_it_is_large(q, flow):

@@ -106,7 +106,7 @@ def flows() -> None:
     first = flow.add(add.s(1, 2))
     assert_type(first, Part[int])
     assert_type(flow.add(text.s(), after=[first]), Part[str])
-    flow.link(first, flow.add(total.s()))
+    flow.connect(first, flow.add(total.s()))
     assert_type(flow.delay(), FlowResult[Any])
 
 

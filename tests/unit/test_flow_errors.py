@@ -110,9 +110,9 @@ def test_a_cycle_is_refused_where_it_closes():
     second = flow.add(add.s(1), after=[first])
     third = flow.add(add.s(1), after=[second])
     with pytest.raises(FlowError, match="flow, part 1: part 3 comes after it: that is a cycle"):
-        flow.link(third, first)
+        flow.connect(third, first)
     with pytest.raises(FlowError, match="cycle"):
-        flow.link(first, first)
+        flow.connect(first, first)
 
 
 def test_a_flow_cannot_be_a_part_of_itself():
@@ -134,7 +134,7 @@ def test_parts_are_of_the_flow_and_named_once():
     with pytest.raises(FlowError, match="flow, part 2: part 1 cannot be before it twice"):
         flow.add(add.s(), after=[part, part])
     with pytest.raises(FlowError, match="twice"):
-        flow.link(part, flow.add(add.s(1), after=[part]))
+        flow.connect(part, flow.add(add.s(1), after=[part]))
     assert len(flow.parts) == 2
     assert flow.set(priority=3).add(add.s(1), after=[part]).number == 3
 

@@ -79,7 +79,7 @@ def test_a_link_is_one_more_argument():
     flow = Flow()
     first, second = flow.add(add.s(1, 2)), flow.add(add.s(3, 4))
     last = flow.add(mul.s(), after=[second])
-    flow.link(first, last)
+    flow.connect(first, last)
     assert store(flow).nodes[0].inputs == (2, 1)
 
 
