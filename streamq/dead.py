@@ -13,13 +13,13 @@ from streamq._redis.keys import QueueKeys
 from streamq._redis.scripts import Call
 from streamq.broker import calls, letters, reads
 from streamq.broker.caller import Broker
+from streamq.broker.producer import new_task_id
 from streamq.broker.walking import afollow, follow
 from streamq.checks import is_whole
 from streamq.choosing import checked_time, compiled, moment_ms
 from streamq.config import check_name, check_task_id
 from streamq.errors import ConfigError
 from streamq.inspector import DeadLetter, dead_letter
-from streamq.naming import new_task_id
 
 
 @dataclass(frozen=True, slots=True)

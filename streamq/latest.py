@@ -13,6 +13,14 @@ def make_current(broker: Broker) -> None:
     _current[:] = [broker]
 
 
+class LatestBroker:
+    """Gives that broker as the attribute of a task that has none of its own, and costs one that has nothing."""
+
+    def __get__(self, _task: object, _kind: type | None = None) -> Broker:
+        """Give the broker."""
+        return current_broker()
+
+
 def current_broker() -> Broker:
     """Give that broker.
 

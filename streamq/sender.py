@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from streamq.broker.caller import Broker
+from streamq.broker.producer import new_task_id
 from streamq.config import DEFAULT_LEVEL, Durability, check_durability, check_name, check_priority, check_task_id
 from streamq.errors import BrokerError, BrokerUnavailable, ConfigError, NotDurable, PayloadTooLarge
 from streamq.message import Message, Terms
-from streamq.naming import new_task_id
 from streamq.picking import lock_of
 from streamq.results import AsyncResult
 from streamq.sending import SendOptions, check_headers, delay_of, expiry_of
@@ -116,7 +116,15 @@ class Sender(Generic[P, R]):
             NotDurable: the message is in Redis, but has not been confirmed within 3 seconds to be as safe as was asked
                 for. A note of the error says the id, with which sending again is safe.
         """
-        return self.send(self._message(self.task_id or new_task_id(), args, kwargs))
+        # As `send` does: there is to be little on the way of each call.
+        broker, message = self.task.broker, self._message(self.task_id or new_task_id(), args, kwargs)
+        try:
+            there = broker.enqueue(message, self.durability)
+        except (BrokerUnavailable, NotDurable) as error:
+            raise _in_doubt(error, message) from error.__cause__
+        task = self.task
+        result: AsyncResult[R] = AsyncResult(message.id, message.queue, broker, task.result_codec, task.options.raises)
+        return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Enqueue a call with these arguments, as `delay` does."""
@@ -191,7 +199,11 @@ class Sender(Generic[P, R]):
         return result if there is None else result.of_another(there, is_chosen=self.task_id is not None)
 
     def _message(self, task_id: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Message:
-        return self.message_of(task_id, self.task.call_codec.encode(args, kwargs), args, kwargs)
+        task = self.task
+        encoded = task.call_codec.encode(args, kwargs)
+        if self.is_steered or len(encoded) > task.broker.settings.max_payload:
+            return self.message_of(task_id, encoded, args, kwargs)
+        return Message(task_id, task.name, self.queue, encoded, self.delay_ms, self.plain_options)
 
     def _check_size(self, encoded: bytes) -> None:
         limit = self.task.broker.settings.max_payload

@@ -14,15 +14,15 @@ from itertools import islice
 from typing import Any, Generic, ParamSpec, TypeVar, Unpack, cast
 
 from streamq.broker.caller import Broker
+from streamq.broker.producer import new_task_id
 from streamq.broker.turns import weighed_stake
 from streamq.checks import is_whole
 from streamq.codec import CallCodec, ResultCodec
 from streamq.context import context_of
 from streamq.errors import ConfigError
 from streamq.generators import driven, result_codec
-from streamq.latest import current_broker
+from streamq.latest import LatestBroker
 from streamq.message import Delivery, Message
-from streamq.naming import new_task_id
 from streamq.options import TaskOptions
 from streamq.results import AsyncResult
 from streamq.sender import Sender, Takes
@@ -52,7 +52,10 @@ class Task(Sender[P, R]):
         options: what the decorator said.
         is_async: the function is an ``async def``.
         is_limited: a run may take only so long.
+        broker: where its calls go: through its app, or through the one that was made last.
     """
+
+    broker: Broker = cast("Broker", LatestBroker())
 
     def __init__(self, function: Callable[..., Any], options: TaskOptions, broker: Broker | None) -> None:
         functools.update_wrapper(cast("Any", self), function)
@@ -64,15 +67,11 @@ class Task(Sender[P, R]):
         self.run = driven(function)
         self.is_async = inspect.iscoroutinefunction(self.run)
         self.is_limited = options.timeout is not None or options.hard_timeout is not None
-        self._broker = broker
+        if broker is not None:
+            self.broker = broker
 
     def _codecs(self, name: str, function: Callable[..., Any]) -> tuple[CallCodec, ResultCodec]:
         return CallCodec(name, function, bind=self.options.bind), result_codec(name, function)
-
-    @property
-    def broker(self) -> Broker:
-        """Where calls of this task go: through its app, or through the current one."""
-        return self._broker or current_broker()
 
     def using(self, **options: Unpack[SendOptions]) -> Sender[P, R]:
         """Choose options for calls, keeping the types of the arguments.
@@ -243,15 +242,10 @@ class _Companion(Task[[Iterable[Any]], list[R]]):
         self._kind = kind
         options = replace(task.options, name=f"{task.name}:{kind}", schedule=())
         options = replace(options, turns=replace(options.turns, fairness_key=None))
-        super().__init__(run_over_items(task.function, is_async=task.is_async), options, None)
+        super().__init__(run_over_items(task.function, is_async=task.is_async), options, vars(task).get("broker"))
 
     def _codecs(self, name: str, _function: Callable[..., Any]) -> tuple[CallCodec, ResultCodec]:
         return ItemsCodec(name, self._one.call_codec, self._kind), ItemsResultCodec(name, self._one.function)
-
-    @property
-    def broker(self) -> Broker:
-        """Where calls of the task go."""
-        return self._one.broker
 
 
 def find_task(tasks: Mapping[str, Task[..., Any]], name: str) -> Task[..., Any] | None:

@@ -9,11 +9,11 @@ from typing import Any
 from streamq._redis.keys import QueueKeys
 from streamq.broker import calls, schedules
 from streamq.broker.caller import Broker
+from streamq.broker.producer import new_task_id
 from streamq.broker.schedules import StoredSchedule
 from streamq.broker.walking import Steps, acomplete, complete
 from streamq.errors import ConfigError
 from streamq.message import Message
-from streamq.naming import new_task_id
 from streamq.results import AsyncResult
 from streamq.schedule.plan import (
     Definition,

@@ -272,6 +272,7 @@ class _Child:
                 await self._gate.tell()
                 await self._heartbeat.say("offline")
                 await self._fleet.retire()
+        await asyncio.wait([self._listening, *self._helpers], timeout=_LAST_WORDS_SECONDS)  # they have been cancelled
         await self._losses.close()
         self._executor.close()
         await self._processes.close()

@@ -11,13 +11,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from streamq.broker.producer import new_task_id
 from streamq.checks import is_number
 from streamq.codec import CallCodec
 from streamq.config import DEFAULT_QUEUE
 from streamq.errors import ConfigError, FlowError, PayloadTooLarge
 from streamq.latest import current_broker
 from streamq.message import Message
-from streamq.naming import new_task_id
 from streamq.nodes import WAITING, Chunk, FlowPart, Like, encode_args
 from streamq.refs import Refs, encode_refs
 from streamq.sending import SendOptions, with_flow

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Generic, Self, TypeVar, Unpack, cast
 
 from streamq.broker.caller import Broker
+from streamq.broker.producer import new_task_id
 from streamq.errors import ConfigError, FlowError
 from streamq.message import Message
-from streamq.naming import new_task_id
 from streamq.results import AsyncResult
 from streamq.sending import SendOptions
 from streamq.workflows.callers import Callee, Caller

@@ -851,7 +851,7 @@ def test_each_script_is_struck():
 
     Those of flows have lives of their own.
     """
-    others = ("channel_", "presence_", "claim_", "flow_", "finish_flow", "become")
+    others = ("channel_", "presence_", "claim_", "flow_", "finish_flow", "become", "glance")
     of_tasks = {name for name in SCRIPTS.values() if not name.startswith(others)}
     assert of_tasks <= names(CALLING, WORKING)
 

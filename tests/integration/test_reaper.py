@@ -150,7 +150,15 @@ async def test_what_lay_unread_and_is_anothers_is_not_begun(any_server, basic, f
     blocked._block_ms = 5000
     begun, counters = Begun(), Counters()
     fetcher = Fetcher(
-        blocked, begun, begun.holdings, Outage(), gate=begun, losses=begun, counters=counters, lease_seconds=0.0
+        blocked,
+        begun,
+        begun.holdings,
+        Outage(),
+        gate=begun,
+        loader=begun,
+        losses=begun,
+        counters=counters,
+        lease_seconds=0.0,
     )
     fetching = asyncio.create_task(fetcher.run())
     await asyncio.to_thread(until, lambda: b"xreadgroup" in connection.client.execute_command("CLIENT", "LIST"))
@@ -209,7 +217,15 @@ async def test_what_lay_unread_is_not_abandoned(any_server, basic, fleets, conne
 
     fleet.keep = keep_after_a_sweep
     fetcher = Fetcher(
-        fleet, begun, begun.holdings, Outage(), gate=begun, losses=begun, counters=Counters(), lease_seconds=0.0
+        fleet,
+        begun,
+        begun.holdings,
+        Outage(),
+        gate=begun,
+        loader=begun,
+        losses=begun,
+        counters=Counters(),
+        lease_seconds=0.0,
     )
     fetching = asyncio.create_task(fetcher.run())
     await asyncio.to_thread(until, lambda: begun)

@@ -19,6 +19,7 @@ import pytest
 
 import streamq
 from streamq import Context, NoCurrentTask, StreamQ, Task, current, decorator
+from streamq.broker.producer import new_task_id
 from streamq.codec import encode_plain
 from streamq.errors import (
     ConfigError,
@@ -29,7 +30,7 @@ from streamq.errors import (
     TaskNameClash,
     TaskRejected,
 )
-from streamq.naming import default_name, new_task_id
+from streamq.naming import default_name
 from streamq.tasks import AsyncStreamTask, AsyncTask, StreamTask, SyncTask
 
 
