@@ -22,11 +22,14 @@ class Carrier:
         self._outage = outage
         self._work: dict[Work, None] = {}
         self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def take(self, work: Iterable[Work]) -> None:
         """Take on what is to be done."""
         self._work |= dict.fromkeys(work)
         self._wake.set()
+        self._idle.clear()
 
     async def run(self) -> None:
         """See to it until cancelled."""
@@ -38,3 +41,9 @@ class Carrier:
                 await self._fleet.courier.see_to(work)
             except BrokerError as error:
                 self._outage.noticed(error)
+            if not self._work:
+                self._idle.set()
+
+    async def settled(self) -> None:
+        """Wait until nothing is left that was taken on."""
+        await self._idle.wait()

@@ -207,10 +207,10 @@ class _Child:
         self._fetching = asyncio.create_task(self._fetcher.run(), name="fetcher")
         self._listening = asyncio.create_task(self._listener.run(), name="listener")
         self._gating = asyncio.create_task(self._gate.run(), name="gate")
+        self._carrying = asyncio.create_task(self._carrier.run(), name="carrier")
         self._helpers = [
             asyncio.create_task(self._reaper.run(), name="reaper"),
             asyncio.create_task(self._promoter.run(), name="promoter"),
-            asyncio.create_task(self._carrier.run(), name="carrier"),
             asyncio.create_task(self._loader.run(), name="loader"),
             asyncio.create_task(self._scheduler.run(), name="scheduler"),
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
@@ -219,7 +219,8 @@ class _Child:
     async def until(self, stop: Stop) -> None:
         """Wait for the wish to stop; a service that ends by an error of ours ends the process, and says why."""
         asked = asyncio.create_task(stop.asked.wait())
-        services = [self._committing, self._emitting, self._fetching, self._listening, self._gating, *self._helpers]
+        services = [self._committing, self._emitting, self._fetching, self._listening, self._gating, self._carrying]
+        services += self._helpers
         await asyncio.wait([asked, *services], return_when=asyncio.FIRST_COMPLETED)
         asked.cancel()
         for service in services:
@@ -269,10 +270,13 @@ class _Child:
         with contextlib.suppress(TimeoutError, BrokerError):
             async with asyncio.timeout(_LAST_WORDS_SECONDS):
                 await self._committing
+                await self._carrier.settled()
                 await self._gate.tell()
                 await self._heartbeat.say("offline")
                 await self._fleet.retire()
-        await asyncio.wait([self._listening, *self._helpers], timeout=_LAST_WORDS_SECONDS)  # they have been cancelled
+        self._carrying.cancel()
+        cancelled = [self._listening, self._carrying, *self._helpers]
+        await asyncio.wait(cancelled, timeout=_LAST_WORDS_SECONDS)
         await self._losses.close()
         self._executor.close()
         await self._processes.close()

@@ -352,3 +352,17 @@ def test_callbacks_can_be_said_as_celery_does(server_url, flows, worker_of_both,
     until(alarm.exists)
     rest()
     assert len(heard.read_text().splitlines()) == len(alarm.read_text().splitlines()) == 1
+
+
+def test_a_worker_that_ends_leaves_nothing_of_flows_undone(server_url, flows, start_worker, connection, tmp_path):
+    """What the last commits lead to on other queues is done before it goes."""
+    started, ready = tmp_path / "started", tmp_path / "ready"
+    worker = start_worker(APP)
+    result = (flows.until_file.si(1, started, ready) | flows.add.using(queue=OTHER).s(2)).delay()
+    until(started.exists)
+    worker.process.terminate()
+    worker.until_logged("stopping")
+    ready.touch()
+    assert worker.process.wait(timeout=20) == 0
+    assert connection.client.execute_command("XLEN", KEYS.queue(OTHER).ready) == 1
+    assert result.cancel()
