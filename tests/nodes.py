@@ -41,7 +41,7 @@ class Node:
         with (folder / "log").open("w") as log:
             self.process = subprocess.Popen([server_binary(), config, *mode], stdout=log, stderr=log)
         self.client = redis.Redis(port=self.port, socket_timeout=5, password=login, decode_responses=True)
-        until(self.answers, why=f"the server does not answer: {(folder / 'log').read_text()}")
+        until(self.answers, seconds=30, why=f"the server does not answer: {(folder / 'log').read_text()}")
 
     @property
     def url(self) -> str:

@@ -72,7 +72,7 @@ def replaced(m):
 
 
 LIVES = (over_two_queues, with_a_body, nested, of_many, replaced)
-MOST = {of_many: 2}  # of the calls of one name that are struck; by default all
+MOST = {of_many: 1, nested: 3, replaced: 3}  # of the calls of one name that are struck; by default all
 # What each calls, whatever comes first.
 NAMES = {
     over_two_queues: {"flow_start", "finish_flow", "flow_step", "enqueue", "flow_ended", "flow_told", "flow_let"},

@@ -17,7 +17,7 @@ from streamq._redis.keys import Keys
 from tests.apps.flows import OTHER, mixed
 from tests.serving import job, serving, until
 
-GRAPHS = 300
+GRAPHS = 150
 KEYS = Keys("sq")
 
 

@@ -128,7 +128,7 @@ def test_each_part_shows_how_it_stands(any_server, tasks, worker, tmp_path):
     result = (tasks.until_there.s(ready, 1) | group(tasks.add.s(1), tasks.far.s())).on_error(tasks.note.s()).delay()
     name = tasks.until_there.name
     [first] = [node for node in result.nodes() if node.task == name]
-    assert first == NodeStatus(first.node, f"{result.id}.{first.node}", name, State.QUEUED, "default")
+    assert first == NodeStatus(first.node, f"{result.id}.{first.node}", name, State.QUEUED, "default", result.id)
     until(lambda: State.RUNNING in {node.state for node in result.nodes(live=True)})
     states = {node.task.rpartition(".")[2]: (node.state, node.queue) for node in result.nodes(live=True)}
     assert states == {

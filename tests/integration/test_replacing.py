@@ -132,7 +132,7 @@ def test_a_replaced_task_can_be_cancelled(tasks):
 
 
 async def test_events_say_where_a_task_is_in_its_flow(tasks):
-    async with asyncio.timeout(10), tasks.app.events.listen(types=["task.*"]) as events:
+    async with asyncio.timeout(10), tasks.app, tasks.app.events.listen(types=["task.*"]) as events:
         flow = await (tasks.add.s(1, 1) | tasks.give.s()).adelay()
         seen = {}
         async for event in events:

@@ -174,7 +174,7 @@ def _flow(parts, given, recorder):
     return ends[0] if len(ends) == 1 else ("ok", [one[1] for one in ends])
 
 
-many = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+many = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 @many
