@@ -41,11 +41,12 @@ async def test_a_rate_holds_over_any_window(limited, connection):
 
 
 async def test_those_that_wait_are_woken_in_order(limited, connection):
+    """The first that each of the workers has fetched may ask in any order."""
     results = calls_of(limited.paced, 20)
     async with workers(limited, 2):
         await ended(results)
     started = [task_id for _, task_id, _ in sorted(limited.log, key=lambda one: one[2])]
-    assert started == [result.id for result in results]
+    assert started[2:] == [result.id for result in results if result.id not in started[:2]]
 
 
 async def test_the_place_of_one_that_has_expired_is_free_at_once(limited, connection):
@@ -162,11 +163,16 @@ def again(connection, results):
     return [result for result in results if result.status() is State.RUNNING and fences[result.id]]
 
 
+def count_held(results):
+    return sum(result.status() is State.HELD for result in results)
+
+
 async def test_what_waits_does_not_spin(limited, connection):
     """While 200 tasks are held, the server has no more to do for each than to hold and to wake it once."""
     results = calls_of(limited.narrow, 200)
     async with workers(limited, 2):
-        await until(lambda: sum(result.status() is State.HELD for result in results) == 198)
+        # The last one first: to ask all of them takes long.
+        await until(lambda: results[-1].status() is State.HELD and count_held(results) == 198)
         connection.client.execute_command("CONFIG", "RESETSTAT")
         await asyncio.sleep(2)
         stats = connection.client.execute_command("INFO", "commandstats").decode()
