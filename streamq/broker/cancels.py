@@ -109,12 +109,17 @@ class Canceller:
 
     def __call__(self, queue: QueueKeys, places: Sequence[Place]) -> Generator[Call[Any], Any, int]:
         """Return how many are cancelled."""
-        count = 0
+        return len((yield from self.cancel(queue, places)))
+
+    def cancel(self, queue: QueueKeys, places: Sequence[Place]) -> Generator[Call[Any], Any, list[str]]:
+        """Return the ids of those that are cancelled."""
+        cancelled: list[str] = []
         while places:
             found = yield cancel(queue, places, done=self._done, ttl_ms=self._ttl_ms, running=self._running)
-            count += found.count(True)
-            places = [Place(one.task_id, now) for one, now in zip(places, found, strict=True) if isinstance(now, str)]
-        return count
+            pairs = [*zip(places, found, strict=True)]
+            cancelled += [one.task_id for one, now in pairs if now is True]
+            places = [Place(one.task_id, now) for one, now in pairs if isinstance(now, str)]
+        return cancelled
 
 
 def count(_queue: QueueKeys, places: Sequence[Place]) -> Generator[Call[Any], Any, int]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple, TypeVar
 
 from streamq._redis.keys import QueueKeys
+from streamq._redis.scripts import Call
 from streamq.broker import flow_reads
 from streamq.broker.flow_reads import OfTask, Value
 from streamq.broker.flows import NodeState, node_id
@@ -24,10 +25,20 @@ _LONGEST_WAY = 1000
 
 def read_values(queue: QueueKeys, flow_id: str, nodes: Sequence[int]) -> Steps[dict[int, Value]]:
     """Read how nodes stand, all of them."""
-    found: dict[int, Value] = {}
+    return (yield from _read_all(nodes, lambda some: flow_reads.values(queue, flow_id, some)))
+
+
+def read_tasks(queue: QueueKeys, flow_id: str, nodes: Sequence[int]) -> Steps[dict[int, OfTask]]:
+    """Read how nodes stand, and which tasks they are of, all of them."""
+    return (yield from _read_all(nodes, lambda some: flow_reads.tasks(queue, flow_id, some)))
+
+
+def _read_all(nodes: Sequence[int], read: Callable[[Sequence[int]], Call[list[T]]]) -> Steps[dict[int, T]]:
+    """Read about nodes until there is an answer for each; a reply that would be large has only the first of them."""
+    found: dict[int, T] = {}
     while len(found) < len(nodes):
         asked = nodes[len(found) : len(found) + _TOGETHER]
-        found |= zip(asked, (yield flow_reads.values(queue, flow_id, asked)), strict=False)
+        found |= zip(asked, (yield read(asked)), strict=False)
     return found
 
 
@@ -38,15 +49,6 @@ def read_specs(queue: QueueKeys, flow_id: str, nodes: Sequence[int]) -> Steps[di
         asked = nodes[start : start + _TOGETHER]
         texts = yield flow_reads.specs(queue, flow_id, [*map(str, asked)])
         found |= {node: read_spec(text) for node, text in zip(asked, texts, strict=True) if text}
-    return found
-
-
-def read_tasks(queue: QueueKeys, flow_id: str, nodes: Sequence[int]) -> Steps[dict[int, OfTask]]:
-    """Read how nodes stand, and which tasks they are of, all of them."""
-    found: dict[int, OfTask] = {}
-    while len(found) < len(nodes):
-        asked = nodes[len(found) : len(found) + _TOGETHER]
-        found |= zip(asked, (yield flow_reads.tasks(queue, flow_id, asked)), strict=False)
     return found
 
 
