@@ -8,10 +8,11 @@ from streamq import StreamQ
 from streamq.broker import calls, cancels, flows
 from streamq.broker.flow_census import read_head, read_states
 from streamq.broker.flow_retry import retry_flow
-from streamq.broker.flowing import carry, prepare
+from streamq.broker.flowing import become, carry
 from streamq.broker.walking import Steps, complete
 from streamq.lifecycle import State
 from streamq.message import Delivery
+from streamq.nodes import Drawing
 from streamq.sending import part_of
 from streamq.workflows.canvas import Canvas
 
@@ -62,8 +63,9 @@ class FlowBench:
         """Have a task that was taken become a flow."""
         home = self.home(delivery.message.queue)
         graph = canvas.to_graph(root="root", flow_id=delivery.message.id, home=home.queue.name)
-        plan = self.do(prepare(home, graph, delivery.message.id, delivery.fence))
-        begun = self.broker.sync.run(flows.become(home, delivery, plan, None))
+        chunks = tuple(graph.chunks())
+        drawing = Drawing(chunks, graph.label, graph.out, graph.size, tuple(graph.roots))
+        begun = self.do(become(home, delivery, drawing, None))
         assert begun.is_new
         if begun.goes_on:
             self.do(carry(self.keys, [(home.queue.name, f"flow:{delivery.message.id}")], TTL_MS))

@@ -22,32 +22,39 @@ Work = tuple[str, str]
 """The name of a queue, and a member of its outbox."""
 
 
-def prepare(home: Home, graph: Stored, flow_id: str, fence: int | None = None) -> Steps[Plan | None]:
-    """Write all of a graph but its last part; None if its flow has begun, or the task is another worker's by now."""
-    now_ms = 0
-    if graph.needs_time:
-        now_ms = yield reads.now()
+def _write(
+    home: Home, flow_id: str, chunks: Iterable[Chunk], fence: int | None = None
+) -> Steps[tuple[Chunk, bool] | None]:
+    """Write all of a graph but its last part; returns that, and whether it is all of it.
+
+    Returns None if the flow has begun, or the task with this fence is another worker's by now.
+    """
     last: Chunk | None = None
     is_small = True
-    for chunk in graph.chunks(lambda: now_ms):
+    for chunk in chunks:
         if last is not None:
             if not (yield flows.add(home.queue, flow_id, last, is_first=is_small, fence=fence)):
                 return None
             is_small = False
         last = chunk
     assert last is not None  # noqa: S101 - a graph without a node is none
-    return Plan(last, is_small, graph.label, graph.out, graph.size, graph.roots)
+    return last, is_small
+
+
+def prepare(home: Home, graph: Stored, flow_id: str) -> Steps[Plan | None]:
+    """Write all of a graph but its last part; None if its flow has begun."""
+    now_ms = 0
+    if graph.needs_time:
+        now_ms = yield reads.now()
+    rest = yield from _write(home, flow_id, graph.chunks(lambda: now_ms))
+    return None if rest is None else Plan(*rest, graph.label, graph.out, graph.size, graph.roots)
 
 
 def become(home: Home, delivery: Delivery, drawing: Drawing, own: bytes | None) -> Steps[flows.Begun]:
     """Have a task that has run become a flow; `own`: its own result, if the flow only adds to it."""
-    *chunks, last = drawing.chunks
-    for number, chunk in enumerate(chunks):
-        is_first = number == 0
-        call = flows.add(home.queue, delivery.message.id, chunk, is_first=is_first, fence=delivery.fence)
-        if not (yield call):
-            break  # it is another worker's; or it is a flow already, and the reply that said so got lost
-    plan = Plan(last, not chunks, drawing.label, drawing.out, drawing.size, drawing.roots)
+    rest = yield from _write(home, delivery.message.id, drawing.chunks, delivery.fence)
+    # If it is refused, it is another worker's; or it is a flow already, and the reply that said so got lost: ask.
+    plan = Plan(*(rest or (drawing.chunks[-1], False)), drawing.label, drawing.out, drawing.size, drawing.roots)
     begun: flows.Begun = yield flows.become(home, delivery, plan, own)
     return begun
 
@@ -138,17 +145,10 @@ def _cancel(keys: Keys, home: Home, flow_id: str, nodes: Iterable[Found]) -> Ste
         if found.spec:
             queue = read_like(found.like).queue or home.queue.name
             by_queue[queue].append(node_id(flow_id, found.node))
+    canceller = cancels.Canceller(keys.done, home.ttl_ms, running=True)
     for queue, task_ids in by_queue.items():
-        there, done = keys.queue(queue), list[str]()
-        places = [cancels.Place(task_id) for task_id in task_ids]
-        while places:
-            replies = yield cancels.cancel(there, places, done=keys.done, ttl_ms=home.ttl_ms)
-            done += [place.task_id for place, reply in zip(places, replies, strict=True) if reply is True]
-            places = [
-                cancels.Place(place.task_id, reply)  # its message is in another stream
-                for place, reply in zip(places, replies, strict=True)
-                if isinstance(reply, str)
-            ]
+        there = keys.queue(queue)
+        done = yield from canceller.cancel(there, [cancels.Place(task_id) for task_id in task_ids])
         flows_there = yield flows.noted(there, task_ids)
         yield from carry(keys, [(queue, f"flow:{task_id}") for task_id in flows_there], home.ttl_ms)
         yield from _carry_ends(keys, Home.of(keys, queue, home.ttl_ms), done)
