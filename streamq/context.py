@@ -12,9 +12,8 @@ from typing import Any, NoReturn, Protocol
 from streamq.checks import is_number
 from streamq.errors import ConfigError, NoCurrentTask, RetryRequested, TaskRejected, TaskReplaced
 from streamq.message import Delivery
-from streamq.nodes import FlowPart
+from streamq.nodes import FlowPart, node_ids, split_id
 from streamq.progress import Progress, check_progress
-from streamq.refs import Refs, each
 from streamq.sending import part_of, read_steering
 
 
@@ -219,7 +218,7 @@ class Context:
     @property
     def flow_id(self) -> str | None:
         """The id of the flow that this task is a part of; None: it is in none."""
-        return None if self._part is None else self.id.rpartition(".")[0]
+        return None if self._part is None else split_id(self.id)[0]
 
     @property
     def root_id(self) -> str | None:
@@ -233,21 +232,17 @@ class Context:
         part = self._part
         if part is None:
             return ()
-        own = () if part.root is None else (self.id.rpartition(".")[0],)
-        return self._ids(part.parents) or own
+        flow_id, _ = split_id(self.id)
+        return node_ids(flow_id, part.parents) or (() if part.root is None else (flow_id,))
 
     @property
     def child_ids(self) -> tuple[str, ...]:
         """The ids of the tasks that may come right after this one, and wait for it."""
-        return () if self._part is None else self._ids(self._part.children)
+        return () if self._part is None else node_ids(split_id(self.id)[0], self._part.children)
 
     @property
     def _part(self) -> FlowPart | None:
         return None if self._delivery is None else part_of(self._delivery.message)
-
-    def _ids(self, refs: Refs) -> tuple[str, ...]:
-        flow_id = self.id.rpartition(".")[0]
-        return tuple(f"{flow_id}.{node}" for node in each(refs))
 
     def reject(self, reason: str) -> NoReturn:
         """End this run, and have the message moved to the dead letters: no further attempt would help.

@@ -5,19 +5,52 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import lru_cache
 from json.encoder import encode_basestring
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 from streamq.message import Share, Terms
-from streamq.refs import Refs, read_refs
+from streamq.refs import Refs, each, read_refs
 
 Policy = Literal["fail", "collect", "continue"]
 POLICIES: tuple[str, ...] = get_args(Policy)
 
-WAITING = "w"
-
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+class NodeState(StrEnum):
+    """The characters of the states of nodes."""
+
+    NONE = " "
+    WAITING = "w"
+    RELEASED = "r"
+    """Its task is enqueued, or will be."""
+    SUCCEEDED = "s"
+    FAILED = "f"
+    DEAD = "d"
+    CANCELLED = "c"
+    EXPIRED = "x"
+    UPSTREAM_FAILED = "k"
+    """It did not begin, because something that it needs has failed."""
+    OMITTED = "o"
+    """It did not begin, for there was no need: a callback for what did not happen."""
+
+
+def node_id(flow_id: str, node: int | str) -> str:
+    """Make the id of the task of a node."""
+    return f"{flow_id}.{node}"
+
+
+def split_id(task_id: str) -> tuple[str, str]:
+    """Take the id of the task of a node apart: the flow's, and the node."""
+    flow_id, _, node = task_id.rpartition(".")
+    return flow_id, node
+
+
+def node_ids(flow_id: str, refs: Refs) -> tuple[str, ...]:
+    """Make the ids of the tasks of nodes."""
+    return tuple(node_id(flow_id, node) for node in each(refs))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,20 +101,16 @@ def read_flow_part(said: Any) -> FlowPart:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """A task node.
+class Edges:
+    """What a node is tied to.
 
     Attributes:
-        like: the number of what it shares with others.
-        args: the encoded call; if there are inputs its tail, which follows their values.
-        inputs: the nodes whose values are its first arguments, in order.
+        inputs: the nodes whose values it needs, in order: a task as its first arguments, a join for its list.
         to: what is told when it has succeeded.
         err: what is told when it has ended in another way.
         deps: how many it waits for.
     """
 
-    like: int
-    args: bytes
     inputs: Refs = ()
     to: Refs = ()
     err: Refs = ()
@@ -89,22 +118,27 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Join:
+class Spec(Edges):
+    """A task node.
+
+    Attributes:
+        like: the number of what it shares with others.
+        args: the encoded call; if there are inputs its tail, which follows their values.
+    """
+
+    like: int
+    args: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Join(Edges):
     """A node without a task; its value is the list of its inputs' values.
 
     Attributes:
         policy: what it makes of inputs that have not succeeded.
-        inputs: the nodes of whose values it is made, in order.
-        to: what is told when it has succeeded.
-        err: what is told when it has ended in another way.
-        deps: how many it waits for.
     """
 
     policy: str
-    inputs: Refs = ()
-    to: Refs = ()
-    err: Refs = ()
-    deps: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

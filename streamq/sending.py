@@ -15,7 +15,7 @@ from streamq.config import CENTURY_SECONDS, DEFAULT_LEVEL, Durability
 from streamq.errors import ConfigError
 from streamq.limits import Limit, Of, check_key, claims_of, key_of
 from streamq.message import Message, Share, Terms
-from streamq.nodes import FlowPart, read_flow_part
+from streamq.nodes import FlowPart, read_flow_part, split_id
 from streamq.uniqueness import By
 
 
@@ -133,7 +133,7 @@ def check_headers(headers: Mapping[str, str] | None) -> Mapping[str, str] | None
 
 def part_of(message: Message) -> FlowPart | None:
     """Find out where a message stands in its flow; None if it is in none, or does not say so in a way we know."""
-    if b'"flow":' not in message.options or not message.id.rpartition(".")[2].isdigit():
+    if b'"flow":' not in message.options or not split_id(message.id)[1].isdigit():
         return None
     try:
         return read_steering(message.options).flow

@@ -10,10 +10,10 @@ from streamq._redis.keys import Keys
 from streamq._redis.scripts import Call
 from streamq.broker import flow_reads, flows
 from streamq.broker.calls import Settlement
-from streamq.broker.flows import Home, Plan, node_id
+from streamq.broker.flows import Home, Plan
 from streamq.lifecycle import State
 from streamq.message import Delivery
-from streamq.nodes import Chunk
+from streamq.nodes import Chunk, node_id
 
 TTL_MS = 60_000
 Node = Mapping[str, Any]

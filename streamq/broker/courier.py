@@ -10,7 +10,7 @@ from streamq._redis.keys import Keys
 from streamq.broker import flowing, flows, gathering, reads
 from streamq.broker.walking import acomplete
 from streamq.message import Delivery, Message
-from streamq.nodes import Drawing
+from streamq.nodes import Drawing, split_id
 from streamq.sending import part_of
 
 _log = logging.getLogger("streamq.worker")
@@ -62,6 +62,6 @@ class Courier:
             UnknownTaskId: the flow was deleted meanwhile.
         """
         part = part_of(message)
-        flow_id, node = flows.split_id(message.id)
+        flow_id, node = split_id(message.id)
         home = self._keys.queue(part.home if part else message.queue)
         return await acomplete(self._connection, gathering.arguments(home, flow_id, int(node)))

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from streamq._redis.keys import Keys, QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq.broker import calls, flow_reads, reads
-from streamq.broker.flows import NodeState, node_id
 from streamq.broker.gathering import read_specs, read_values
 from streamq.broker.walking import Steps
 from streamq.lifecycle import State
-from streamq.nodes import Join, Like, Spec, read_like, read_start
+from streamq.nodes import Join, Like, NodeState, Spec, node_id, read_like, read_start
 from streamq.refs import Refs, each
 
 _GLANCE = load("glance")

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 from streamq._redis.keys import QueueKeys
 from streamq._redis.scripts import Call, Word, load
 from streamq.broker import reads
-from streamq.broker.flows import NodeState
 from streamq.lifecycle import State
-from streamq.nodes import FlowPart
+from streamq.nodes import FlowPart, NodeState
 from streamq.sending import read_steering
 
 _ENDED = load("flow_ended")

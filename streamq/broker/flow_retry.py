@@ -18,11 +18,11 @@ from streamq._redis.scripts import Call, Word, load
 from streamq.broker import flow_census
 from streamq.broker.flow_census import FAILING, Graph
 from streamq.broker.flowing import Work, carry
-from streamq.broker.flows import Home, NodeState, node_id, split_id
+from streamq.broker.flows import Home
 from streamq.broker.walking import Steps
 from streamq.errors import BrokerError, FlowError, UnknownTaskId
 from streamq.lifecycle import State
-from streamq.nodes import Join, Spec
+from streamq.nodes import Join, NodeState, Spec, node_id, split_id
 from streamq.refs import Row, each
 
 _AGAIN = load("flow_again")

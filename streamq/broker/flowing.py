@@ -8,14 +8,14 @@ from collections.abc import Iterable, Sequence
 from streamq._redis.keys import Keys
 from streamq.broker import calls, cancels, flow_reads, flows, reads
 from streamq.broker.batch import enqueue_all
-from streamq.broker.flows import End, Found, Home, Plan, node_id
+from streamq.broker.flows import End, Found, Home, Plan
 from streamq.broker.gathering import gather
 from streamq.broker.records import stored_error
 from streamq.broker.walking import Steps
 from streamq.errors import UnknownTaskId
 from streamq.lifecycle import State
 from streamq.message import Delivery, Message
-from streamq.nodes import Chunk, Drawing, Stored, read_like
+from streamq.nodes import Chunk, Drawing, Stored, node_id, read_like
 from streamq.sending import level_of
 
 Work = tuple[str, str]

@@ -11,8 +11,8 @@ The keys of a flow, as `QueueKeys.flow` has them:
 - its record, that of a task: ``running`` until its value is there. It has also ``label``, ``out`` (the node whose value
   is the flow's), ``size``, ``left`` (how many nodes have not ended), ``made`` (ms), ``watchers`` (clients to be told
   when any node ends). The result is empty if `out` is a join, whose value is that of its members.
-- states: a string, one character for each node, see `NodeState`. This is the set of what has ended: a node ends once,
-  because its character changes once, and only then is it counted where it is waited for.
+- states: a string, one character for each node, see `streamq.nodes.NodeState`. This is the set of what has ended: a
+  node ends once, because its character changes once, and only then is it counted where it is waited for.
 - waits: a hash: for how many each node still waits that waits for more than one.
 - graph: a hash: the spec of each node, see `streamq.workflows`; under ``like:K`` what nodes have in common, and under
   ``start`` those that wait for nothing.
@@ -25,7 +25,6 @@ The keys of a flow, as `QueueKeys.flow` has them:
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 from typing import Any, NamedTuple
 
 from streamq._redis.keys import FLOW_PARTS, GROUP, Keys, QueueKeys
@@ -33,7 +32,7 @@ from streamq._redis.scripts import Call, Word, load, nothing
 from streamq.broker.calls import Settlement
 from streamq.lifecycle import State
 from streamq.message import Delivery
-from streamq.nodes import Chunk
+from streamq.nodes import Chunk, NodeState, node_id, split_id
 from streamq.sending import part_of
 
 _ADD = load("flow_add")
@@ -48,24 +47,6 @@ _BUILD_MS = 3600 * 1000  # for so long the parts of a graph stay whose flow neve
 _OLD_MS = 500  # what has been in the outbox for less is likely to be seen to by whoever has put it there
 _STEP_NODES = 100
 _KEYS = len(FLOW_PARTS) + 1
-
-
-class NodeState(StrEnum):
-    """The characters of the states of nodes."""
-
-    NONE = " "
-    WAITING = "w"
-    RELEASED = "r"
-    """Its task is enqueued, or will be."""
-    SUCCEEDED = "s"
-    FAILED = "f"
-    DEAD = "d"
-    CANCELLED = "c"
-    EXPIRED = "x"
-    UPSTREAM_FAILED = "k"
-    """It did not begin, because something that it needs has failed."""
-    OMITTED = "o"
-    """It did not begin, for there was no need: a callback for what did not happen."""
 
 
 _ENDS = {
@@ -118,17 +99,6 @@ class Plan(NamedTuple):
     out: int
     size: int
     roots: Sequence[tuple[int, int]]
-
-
-def node_id(flow_id: str, node: int | str) -> str:
-    """Make the id of the task of a node."""
-    return f"{flow_id}.{node}"
-
-
-def split_id(task_id: str) -> tuple[str, str]:
-    """Take the id of the task of a node apart: the flow's, and the node."""
-    flow_id, _, node = task_id.rpartition(".")
-    return flow_id, node
 
 
 def add(queue: QueueKeys, flow_id: str, chunk: Chunk, *, is_first: bool, fence: int | None = None) -> Call[bool]:

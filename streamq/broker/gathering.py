@@ -11,10 +11,9 @@ from streamq._redis.keys import QueueKeys
 from streamq._redis.scripts import Call
 from streamq.broker import flow_reads
 from streamq.broker.flow_reads import OfTask, Value
-from streamq.broker.flows import NodeState, node_id
 from streamq.broker.walking import Steps
 from streamq.errors import UnknownTaskId
-from streamq.nodes import Failure, Join, Spec, read_spec
+from streamq.nodes import Failure, Join, NodeState, Spec, node_id, read_spec
 from streamq.refs import each
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from streamq.broker.flow_census import FAILING, FlowNode, FlowView
-from streamq.broker.flows import NodeState
+from streamq.nodes import NodeState
 from streamq.refs import each
 
 MOST_MEMBERS = 8  # of one kind that are shown one by one

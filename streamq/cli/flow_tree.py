@@ -11,7 +11,6 @@ from rich.text import Text
 from rich.tree import Tree
 
 from streamq.broker.flow_census import FlowNode, FlowView
-from streamq.broker.flows import NodeState
 from streamq.cli.flow_shape import (
     BAD,
     Item,
@@ -26,6 +25,7 @@ from streamq.cli.flow_shape import (
     word_of,
 )
 from streamq.cli.options import in_one_line
+from streamq.nodes import NodeState
 
 _MOST_BAD = 5  # of many members that have failed, shown one by one
 _MOST_RUNNING = 3

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, ClassVar, TypeAlias, TypeVar
 
-from streamq.refs import each, read_refs
+from streamq.nodes import node_ids
+from streamq.refs import read_refs
 
 T = TypeVar("T")
 Kind: TypeAlias = type[T]  # in the class below ``type`` is a field
@@ -91,4 +92,4 @@ class TaskEvent(Event):
             refs = read_refs(self._of_flow(name, list) or [])
         except ValueError:
             return ()
-        return tuple(f"{self.flow_id}.{node}" for node in each(refs))
+        return node_ids(self.flow_id or "", refs)

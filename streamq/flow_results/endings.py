@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from streamq.broker.flow_reads import Standing
-from streamq.broker.flows import node_id
 from streamq.channels.listener import Listener
 from streamq.channels.listener import Steps as Items
 from streamq.flow_results.node import NodeResult
 from streamq.flow_results.reader import FlowReader, state_of
 from streamq.flow_results.waiting import Patience, Steps, rest
 from streamq.lifecycle import State
+from streamq.nodes import node_id
 from streamq.refs import Refs, each
 
 R = TypeVar("R")

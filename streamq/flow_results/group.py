@@ -8,7 +8,6 @@ from itertools import accumulate
 from typing import TypeVar, overload
 
 from streamq.broker.caller import Broker
-from streamq.broker.flows import node_id
 from streamq.channels.listener import Listener
 from streamq.flow_results.endings import Endings
 from streamq.flow_results.node import NodeResult
@@ -16,6 +15,7 @@ from streamq.flow_results.reader import FlowReader, Types
 from streamq.flow_results.result import FlowResult
 from streamq.flow_results.statuses import FlowProgress, progress_of
 from streamq.flow_results.waiting import Steps, afinish, finish
+from streamq.nodes import node_id
 from streamq.refs import Refs, count, each
 
 R = TypeVar("R")

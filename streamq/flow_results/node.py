@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, overload
 
 from streamq.broker.flow_reads import Value
-from streamq.broker.flows import NodeState
 from streamq.channels.signal import Signal
 from streamq.codec import decode_plain
 from streamq.errors import UnknownTaskId
 from streamq.flow_results.reader import FlowReader, state_of
 from streamq.flow_results.waiting import Patience, Steps, afinish, alisten, finish, listen, rest
 from streamq.lifecycle import State
+from streamq.nodes import NodeState
 from streamq.results import error_of
 from streamq.streams import Yields
 

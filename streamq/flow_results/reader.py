@@ -10,7 +10,6 @@ from streamq._redis.keys import QueueKeys
 from streamq.broker import flow_reads
 from streamq.broker.caller import Broker
 from streamq.broker.flow_reads import OfTask, Standing, Value
-from streamq.broker.flows import NodeState, node_id
 from streamq.broker.gathering import read_blame, read_parts, read_specs, read_tasks
 from streamq.broker.moving import look_there
 from streamq.broker.reads import find_record
@@ -19,7 +18,7 @@ from streamq.codec import ResultCodec, decode_plain, type_name
 from streamq.errors import TaskCancelled, UnknownTaskId
 from streamq.flow_results.waiting import Steps
 from streamq.lifecycle import State
-from streamq.nodes import Join
+from streamq.nodes import Join, NodeState, node_id
 from streamq.options import TaskOptions
 from streamq.refs import Refs
 from streamq.results import Kinds, error_of

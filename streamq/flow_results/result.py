@@ -9,7 +9,6 @@ from streamq.broker.caller import Broker
 from streamq.broker.flow_reads import Standing
 from streamq.broker.flow_retry import retry_flow
 from streamq.broker.flowing import cancel_flow
-from streamq.broker.flows import NodeState, node_id
 from streamq.broker.moving import forget_there
 from streamq.channels.listener import Listener
 from streamq.channels.signal import Signal
@@ -20,6 +19,7 @@ from streamq.flow_results.reader import FlowReader, Types, state_of
 from streamq.flow_results.statuses import FlowProgress, NodeStatus, progress_of
 from streamq.flow_results.waiting import Patience, Steps, afinish, alisten, finish, listen
 from streamq.lifecycle import State
+from streamq.nodes import NodeState, node_id
 from streamq.results import error_of
 from streamq.streams import Yields
 

@@ -6,11 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from streamq.broker.flows import node_id
 from streamq.flow_results.reader import state_of
 from streamq.lifecycle import State
-from streamq.nodes import FlowPart
-from streamq.refs import Refs, each
+from streamq.nodes import FlowPart, node_ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,15 +41,12 @@ class NodeStatus:
     @property
     def parent_ids(self) -> tuple[str, ...]:
         """The ids of the tasks that come right before its task; of a group there are none."""
-        return () if self._part is None else self._ids(self._part.parents)
+        return () if self._part is None else node_ids(self.flow_id, self._part.parents)
 
     @property
     def child_ids(self) -> tuple[str, ...]:
         """The ids of the tasks that may come right after its task; of a group there are none."""
-        return () if self._part is None else self._ids(self._part.children)
-
-    def _ids(self, refs: Refs) -> tuple[str, ...]:
-        return tuple(node_id(self.flow_id, node) for node in each(refs))
+        return () if self._part is None else node_ids(self.flow_id, self._part.children)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from streamq.broker.fleet import Fetched, Fleet
 from streamq.codec import encode_error
 from streamq.errors import BrokerError, BrokerReset, StreamqError
 from streamq.message import Delivery, Malformed
+from streamq.nodes import split_id
 from streamq.sending import part_of
 from streamq.worker.executor import Executor
 from streamq.worker.gate import Gate
@@ -133,7 +134,7 @@ class Fetcher:
                 "time": time.time_ns() // 1_000_000,
             }
             if (part := part_of(message)) is not None:
-                text["flow"] = {"id": message.id.rpartition(".")[0], **part.place()}
+                text["flow"] = {"id": split_id(message.id)[0], **part.place()}
             queue = self._fleet.keys.queue(message.queue)
             events.append((queue.log, f"{queue.events}{message.task}:started", json.dumps(text).encode()))
         try:

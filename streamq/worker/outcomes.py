@@ -23,7 +23,7 @@ from streamq.errors import (
 )
 from streamq.lifecycle import Became, FailedForNow, Outcome, Rejected, Succeeded, Unroutable
 from streamq.message import VERSION, Delivery
-from streamq.nodes import Drawing, Policy
+from streamq.nodes import Drawing, Policy, split_id
 from streamq.retry import after_error, after_result
 from streamq.sending import SendOptions, part_of, read_steering
 from streamq.tasks import Task
@@ -79,7 +79,7 @@ def _drawn(task: Task[..., Any], delivery: Delivery, step: Step[Any, Any]) -> Dr
         inherited["expires"] = datetime.fromtimestamp(expires_ms / 1000, UTC)
     if steering.headers:
         inherited["headers"] = steering.headers
-    root = message.id if part is None else part.root or message.id.rpartition(".")[0]
+    root = message.id if part is None else part.root or split_id(message.id)[0]
     graph = step.to_graph(root, inherited, flow_id=message.id, home=message.queue)
     if graph.broker is not task.broker:
         raise FlowError(f"{task.name}() gave a graph with tasks of another app")

@@ -18,7 +18,7 @@ from streamq.config import DEFAULT_QUEUE
 from streamq.errors import ConfigError, FlowError, PayloadTooLarge
 from streamq.latest import current_broker
 from streamq.message import Message
-from streamq.nodes import WAITING, Chunk, FlowPart, Like, encode_args
+from streamq.nodes import Chunk, FlowPart, Like, NodeState, encode_args
 from streamq.refs import Refs, encode_refs
 from streamq.sending import SendOptions, with_flow
 from streamq.workflows.callers import Callee, Caller
@@ -180,11 +180,11 @@ class Graph:
         for node in sorted(self._nodes):
             if node != last + 1 or last < 0:
                 if last >= 0:
-                    states.append((first, WAITING * (last + 1 - first)))
+                    states.append((first, NodeState.WAITING * (last + 1 - first)))
                 first = node
             last = node
         if last >= 0:
-            states.append((first, WAITING * (last + 1 - first)))
+            states.append((first, NodeState.WAITING * (last + 1 - first)))
         chunk = Chunk(self._fields, states)
         self._fields, self._nodes, self._bytes = [], [], 0
         return chunk

@@ -8,10 +8,10 @@ import pytest
 
 from streamq.broker import calls, cancels, flow_reads, flows
 from streamq.broker.flow_reads import OfTask, Standing
-from streamq.broker.flows import Home, NodeState, Plan
+from streamq.broker.flows import Home, Plan
 from streamq.lifecycle import State
 from streamq.message import Message
-from streamq.nodes import Chunk, FlowPart, Like
+from streamq.nodes import Chunk, FlowPart, Like, NodeState
 from streamq.sending import with_flow
 from tests.lua.conftest import ERROR
 

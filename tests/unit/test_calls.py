@@ -42,7 +42,7 @@ from streamq.broker import (
 from streamq.lifecycle import Park, State
 from streamq.limits import Limit, rule_of
 from streamq.message import Delivery, Lock, Malformed, Message, Share, Terms
-from streamq.nodes import Chunk, FlowPart
+from streamq.nodes import Chunk, FlowPart, node_id
 from streamq.progress import Progress
 from streamq.sending import with_flow
 
@@ -71,7 +71,7 @@ PARTS = [FlowPart(home=QUEUE.name, next=((8, 5), (9, 0))), FlowPart(home=QUEUE.n
 NODE_SETTLEMENTS = [
     calls.Settlement(
         delivery._replace(
-            message=delivery.message._replace(id=flows.node_id(delivery.message.id, 7), options=with_flow(b"", part))
+            message=delivery.message._replace(id=node_id(delivery.message.id, 7), options=with_flow(b"", part))
         ),
         State.SUCCEEDED,
         b"1",
@@ -185,9 +185,7 @@ SCRIPT_CALLS: dict[str, Sequence[Call[Any]]] = {
     ],
     "finish_flow": [flows.finish(HOME, stream, NODE_SETTLEMENTS, worker="w") for stream in QUEUE.all_streams],
     "flow_told": [
-        flows.told(
-            HOME, [flows.End(flows.node_id(one, 7), State.DEAD, b"{}", more) for one in IDS for more in (b"", b"1,2")]
-        )
+        flows.told(HOME, [flows.End(node_id(one, 7), State.DEAD, b"{}", more) for one in IDS for more in (b"", b"1,2")])
     ],
     "flow_step": [flows.step(HOME, one, sent, swept) for one in IDS for sent, swept in (([], -1), ([1, 2], 7))],
     "flow_let": [flows.let_go(QUEUE, IDS, 1000)],

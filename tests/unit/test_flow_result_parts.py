@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from streamq import FlowProgress, ResultTimeout, State, StreamQ
-from streamq.broker.flows import NodeState
 from streamq.flow_results.group import Members
 from streamq.flow_results.reader import FlowReader, Types, state_of
 from streamq.flow_results.statuses import progress_of
 from streamq.flow_results.waiting import Patience
+from streamq.nodes import NodeState
 from streamq.refs import each
 
 

@@ -8,11 +8,10 @@ import pytest
 
 from streamq import Flow, StreamQ, chain, chord, group
 from streamq.broker.flow_census import FlowHead, FlowNode, FlowView
-from streamq.broker.flows import NodeState
 from streamq.cli import flow_charts
 from streamq.cli.flow_tree import print_flow, span
 from streamq.lifecycle import State
-from streamq.nodes import Join, read_like, read_spec, read_start
+from streamq.nodes import Join, NodeState, read_like, read_spec, read_start
 from streamq.refs import each
 
 TIMES = "\N{MULTIPLICATION SIGN}"
