@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from streamq.cli.options import in_one_line, json_option, opened_app, print_any_text, server_options, to_json
+from streamq.cli.spans import span
 from streamq.config import check_task_id
 from streamq.errors import FlowError, UnknownTaskId
 
@@ -251,8 +252,6 @@ def _node_as_dict(node: FlowNode, needs: list[int]) -> dict[str, Any]:
 
 
 def _row(head: FlowHead, now_ms: int) -> tuple[str, ...]:
-    from streamq.cli.flow_tree import span  # noqa: PLC0415 - --help must answer quickly
-
     done = f"{head.size - head.left:,}/{head.size:,}"
     took = "-" if head.ended_ms is None else span(head.ended_ms - head.made_ms)
     label = (

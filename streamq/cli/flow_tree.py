@@ -25,6 +25,7 @@ from streamq.cli.flow_shape import (
     word_of,
 )
 from streamq.cli.options import in_one_line
+from streamq.cli.spans import span
 from streamq.nodes import NodeState
 
 _MOST_BAD = 5  # of many members that have failed, shown one by one
@@ -63,24 +64,6 @@ def short_names(view: FlowView) -> dict[str, str]:
     for name in names:
         shorts.setdefault(name.rpartition(".")[2], []).append(name)
     return {name: short if len(some) == 1 else name for short, some in shorts.items() for name in some}
-
-
-def span(ms: int) -> str:
-    """Write a time span in its two largest units."""
-    if ms < 1000:  # noqa: PLR2004 - ms in a second
-        return f"{max(0, ms)} ms"
-    seconds = ms / 1000
-    if seconds < 10:  # noqa: PLR2004 - then fractions matter
-        return f"{seconds:.2f} s"
-    if seconds < 60:  # noqa: PLR2004 - seconds in a minute
-        return f"{seconds:.1f} s"
-    rest = int(seconds)
-    parts: list[str] = []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
-        count, rest = divmod(rest, size)
-        if count or parts:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])
 
 
 def took(node: FlowNode, now_ms: int) -> str:

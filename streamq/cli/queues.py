@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from streamq.cli.cancel import purge
 from streamq.cli.options import json_option, opened_app, server_options, to_json
+from streamq.cli.spans import age
 
 if TYPE_CHECKING:
     from streamq.queues import QueueInfo
@@ -135,23 +136,10 @@ def _row(queue: QueueInfo) -> dict[str, str]:
     return {
         "queue": queue.name,
         **{head: str(getattr(queue, head)) for head in _NUMBERS},
-        "oldest": "-" if queue.oldest_age is None else _age(queue.oldest_age),
+        "oldest": "-" if queue.oldest_age is None else age(queue.oldest_age),
         "enqueued/s": "" if queue.enqueued_rate is None else f"{queue.enqueued_rate:.1f}",
         "ended/s": "" if queue.ended_rate is None else f"{queue.ended_rate:.1f}",
         "held": str(queue.held or ""),
         "levels": levels,
         "notes": ", ".join(notes),
     }
-
-
-def _age(seconds: float) -> str:
-    """Write an age in its two largest units."""
-    if seconds < 60:  # noqa: PLR2004 - seconds in a minute
-        return f"{seconds:.1f} s"
-    rest = int(seconds)
-    parts: list[str] = []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m"), (1, "s")):
-        count, rest = divmod(rest, size)
-        if count or parts:
-            parts.append(f"{count} {unit}")
-    return " ".join(parts[:2])

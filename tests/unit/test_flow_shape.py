@@ -9,7 +9,8 @@ import pytest
 from streamq import Flow, StreamQ, chain, chord, group
 from streamq.broker.flow_census import FlowHead, FlowNode, FlowView
 from streamq.cli import flow_charts
-from streamq.cli.flow_tree import print_flow, span
+from streamq.cli.flow_tree import print_flow
+from streamq.cli.spans import span
 from streamq.lifecycle import State
 from streamq.nodes import Join, NodeState, read_like, read_spec, read_start
 from streamq.refs import each
