@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -16,8 +15,7 @@ from typing import Any
 
 from celery import Celery, chain, chord, signals
 
-from benchmarks.machine import Meter
-from benchmarks.report import DEPTH, FEW, HOPS, WIDTH, say, say_hops, say_latency
+from benchmarks.flow_jobs import FlowJobs
 
 _PREFIX = {"global_keyprefix": "bench:celery:"}
 _URL = os.environ["BENCHMARK_URL"].replace("unix://", "redis+socket://", 1)
@@ -68,56 +66,8 @@ def _say_so(**_about: object) -> None:
     print("the worker is ready", flush=True)
 
 
-def hops(count: int, _server: int) -> None:
-    """Have chains run one after the other, and ask when their parts began."""
-
-    def once() -> list[float]:
-        starts: list[float] = chain(*(mark.s() for _ in range(HOPS + 1)), marks.s()).delay().get(timeout=60)
-        return starts
-
-    once()
-    say_hops([once() for _ in range(count)])
-
-
-def latency(count: int, _server: int) -> None:
-    """Start a chain of two, and wait for the result."""
-    say_latency(count, lambda: chain(pass_on.s(), follow.s()).delay().get(timeout=30))
-
-
-def _chord(members: int) -> Any:
-    return chord([noop.s() for _ in range(members)], follow.s()).delay()
-
-
-def start(count: int, server: int) -> None:
-    """Start a chord that nobody runs yet; tells what is there in the server when it has ended, too."""
-    _chord(FEW)
-    meter = Meter(os.getpid(), server)
-    result = _chord(count)
-    print(json.dumps((meter.stop(count), _record(result))))
-
-
-def whole(count: int, _server: int) -> None:
-    """Start a chord, and wait for the body's result."""
-    _chord(FEW).get(timeout=30)
-    meter = Meter(None, None)
-    _chord(count).get(timeout=300)
-    say(meter.stop(count))
-
-
-def nest(_count: int, _server: int) -> None:
-    """Start chords that are in each other; tells what is there in the server when they have ended."""
-    nested = chord([noop.s() for _ in range(WIDTH)], follow.s())
-    for _ in range(DEPTH - 1):
-        nested = chord([*(noop.s() for _ in range(WIDTH)), nested], follow.s())
-    print(json.dumps(_record(nested.delay())))
-
-
-def _record(result: Any) -> str:
-    return f"{_PREFIX['global_keyprefix']}celery-task-meta-{result.id}"
-
-
 if __name__ == "__main__":
-    jobs = {one.__name__: one for one in (hops, latency, start, whole, nest)}
-    jobs[sys.argv[1]](int(sys.argv[2]), int(sys.argv[3]))
+    record = f"{_PREFIX['global_keyprefix']}celery-task-meta-{{}}".format
+    FlowJobs(chain, chord, noop=noop, first=pass_on, follow=follow, mark=mark, marks=marks, record=record).run()
     sys.stdout.flush()
     os._exit(0)  # results that nobody has read would open connections, one by one, when they are collected
